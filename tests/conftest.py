@@ -1,0 +1,37 @@
+"""What the tests share: reference numbers, real data, precision policies."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from tf_dpred.runtime import set_precision  # noqa: E402
+
+GOLDEN = Path(__file__).parent / "golden"
+CHECKOUT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def golden():
+    """Reads `tests/golden/<name>.npz`."""
+    return lambda name: np.load(GOLDEN / f"{name}.npz", allow_pickle=False)
+
+
+@pytest.fixture
+def policy():
+    """Sets the precision for one test, as the program does."""
+    yield set_precision
+    set_precision("float32")
+
+
+@pytest.fixture(scope="session")
+def tfds_dir():
+    """Real data in TFDS layout: $TF_DPRED_DATA, or ../shared/data/tfds."""
+    default = CHECKOUT.parent / "shared" / "data" / "tfds"
+    path = Path(os.environ.get("TF_DPRED_DATA", default))
+    if not path.is_dir():
+        pytest.skip(f"no TFDS data at {path}; set TF_DPRED_DATA")
+    return str(path)

@@ -1,0 +1,212 @@
+"""The program as its user runs it: from flags to a work directory."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tf_dpred import train
+from tf_dpred.config import Config
+
+CHECKOUT = Path(__file__).parent.parent
+CONFIGS = sorted(CHECKOUT.glob("configs/*.cfg"))
+TINY = {
+    "width": 1 / 16,
+    "image_size": 16,
+    "projector_hidden": 32,
+    "projector_dim": 16,
+    "batch_size": 8,
+    "knn_every": 1,
+    "knn_k": 3,
+    "log_every": 1,
+}
+
+
+def run_main(*flags, cwd=CHECKOUT):
+    return subprocess.run(
+        [sys.executable, "-m", "tf_dpred.main", *flags],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+    )
+
+
+def as_flags(settings):
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of generated images: nested, mixed formats, no labels."""
+    import tensorflow as tf
+
+    generator = np.random.default_rng(0)
+    encode = {
+        "jpg": tf.io.encode_jpeg,
+        "JPEG": tf.io.encode_jpeg,
+        "png": tf.io.encode_png,
+    }
+    for index in range(20):
+        suffix = list(encode)[index % 3]
+        height, width = generator.integers(12, 60, 2)
+        pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        path = tmp_path / "images" / f"day{index % 2}" / "raw" / f"{index}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode[suffix](pixels).numpy())
+    return tmp_path / "images"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configs__parse_validate_and_have_a_header(path):
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert f"--flagfile=configs/{path.name}" in " ".join(header)
+    code = (
+        "import sys; from tf_dpred import flags, main; main.parse(sys.argv);"
+        "print(flags.config_from_flags().to_dict())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"--flagfile={path}"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"runs/{path.stem}" in done.stdout
+
+
+def test_main__two_epochs_on_a_folder(images, tmp_path):
+    workdir = tmp_path / "run"
+    flags = as_flags(
+        {"dataset": "folder", "data_dir": images, "workdir": workdir, "epochs": 2}
+        | TINY
+    )
+    done = run_main(*flags)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((workdir / "result.json").read_text())
+    assert result["step"] == 2 * (20 // 8)
+    assert -4 <= result["loss"] <= 4
+    recorded = json.loads((workdir / "flags.json").read_text())
+    assert recorded["flags"]["dataset"] == "folder"
+    assert list((workdir / "checkpoints").glob("step-*.index"))
+    events = EventAccumulator(str(workdir / "tensorboard")).Reload()
+    assert {"train/loss", "train/tau", "epoch/loss", "F/effective_rank"} <= set(
+        events.Tags()["tensors"]
+    )
+    assert "epoch 2/2" in done.stderr
+    # Nothing but the program's own log lines: no warning that a user would ask about.
+    strange = [line for line in done.stderr.splitlines() if not line.startswith("I")]
+    assert not strange
+
+    again = run_main(*flags)
+    assert again.returncode == 0, again.stderr
+    assert "nothing to do" in again.stderr
+    changed = run_main(*flags, "--rho=0.5")
+    assert changed.returncode == 2
+    assert "rho: 0.3 -> 0.5" in changed.stderr
+    assert len(changed.stderr.splitlines()) == 1
+
+
+def test_main__same_command_continues(tmp_path):
+    settings = TINY | {"train_size": 40, "knn_train_size": 40, "knn_test_size": 20}
+    settings["workdir"] = str(tmp_path / "stopped")
+    settings["deterministic"] = False
+
+    def losses(run):
+        return run.model.predictor.correlation.numpy()
+
+    train.Pretraining(Config.from_dict(settings | {"epochs": 1})).run()
+    second = train.Pretraining(Config.from_dict(settings | {"epochs": 2}))
+    result = second.run()
+    assert result["step"] == 10
+    unbroken_settings = settings | {"epochs": 2, "workdir": str(tmp_path / "whole")}
+    unbroken = train.Pretraining(Config.from_dict(unbroken_settings))
+    unbroken.run()
+    for a, b in zip(second.model.variables, unbroken.model.variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_main__preview_writes_a_picture(tmp_path):
+    done = run_main("--mode=preview", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    picture = (tmp_path / "preview.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+
+
+BAD_FLAGS = [
+    (["--predictor=foo"], "--predictor: received 'foo', accepted: one of direct,"),
+    (["--image_size=3"], "--image_size: received 3, accepted: at least 8"),
+    (["--rho=1"], "--rho: received 1.0, accepted: at least 0.0 and below 1.0"),
+    (["--rho=-0.1"], "--rho: received -0.1, accepted: at least 0.0"),
+    (["--rho=nan"], "--rho: received nan, accepted: at least 0.0"),
+    (["--rho=much"], "received 'much', accepted: a number or none"),
+    (["--eps=-0.1"], "--eps: received -0.1, accepted: at least 0 (below 0 only with"),
+    (["--epochs=0"], "--epochs: received 0, accepted: at least 1"),
+    (["--nostop_gradient"], "--stop_gradient: received False, accepted: true with"),
+    (["--mode=train"], "mode"),
+    (["--no_such_flag=1"], "no_such_flag"),
+    (["--flagfile=none.cfg"], "none.cfg"),
+    (["stray"], "received ['stray']"),
+    (["--method=moco"], "--method: received 'moco', accepted: one of directpred, byol"),
+    (["--warmup_epochs=30"], "--warmup_epochs: received 30.0, accepted: less than"),
+    (["--batch_size=64", "--accumulation_steps=3"], "a divisor of --batch_size=64"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), BAD_FLAGS, ids=lambda v: str(v)[:40])
+def test_main__bad_flag_is_one_line(flags, message, tmp_path):
+    done = run_main(*flags, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+BAD_INPUT = [
+    ({"dataset": "nosuchdata"}, "nosuchdata"),
+    ({"dataset": "folder"}, "data_dir"),
+    ({"dataset": "folder", "data_dir": "no/such/folder"}, "no/such/folder"),
+    ({"batch_size": 2000}, "2000"),
+    ({"split": "nosuchsplit"}, "nosuchsplit"),
+    ({"backbone": "resnet19"}, "resnet19"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD_INPUT, ids=lambda v: str(v)[:40])
+def test_pretraining__bad_input_is_refused_before_work(settings, message, tmp_path):
+    workdir = tmp_path / "run"
+    config = Config.from_dict({"workdir": str(workdir), **settings})
+    with pytest.raises(ValueError, match="accepted") as refusal:
+        train.Pretraining(config)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value).strip()
+    assert not (workdir / "checkpoints").exists()
+
+
+def test_pretraining__empty_folder(tmp_path):
+    (tmp_path / "images").mkdir()
+    settings = {"dataset": "folder", "data_dir": str(tmp_path / "images")}
+    with pytest.raises(ValueError, match="no images"):
+        train.Pretraining(Config.from_dict(settings | {"workdir": str(tmp_path)}))
+
+
+def test_pretraining__unwritable_workdir(tmp_path):
+    (tmp_path / "file").write_text("")
+    config = Config.from_dict({"workdir": str(tmp_path / "file" / "run")})
+    with pytest.raises(ValueError, match="--workdir: received"):
+        train.Pretraining(config)
+
+
+def test_main__nothing_heavy_is_imported_before_it_is_needed():
+    code = (
+        "import sys, tf_dpred.train, tf_dpred.main\n"
+        "heavy = {'tensorflow_datasets', 'sklearn', 'matplotlib', 'PIL'}\n"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,134 @@
+"""What a user watches: TensorBoard, and a line of progress."""
+
+from __future__ import annotations
+
+import time
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from tf_dpred import spectrum
+
+
+class TensorBoard(keras.callbacks.Callback):
+    """Writes the curves of a run.
+
+    Every `log_every` steps: loss and feature_std (means over the epoch so far),
+    learning_rate, tau, images_per_second. Every epoch: knn where it was evaluated, and
+    of F the effective rank, the largest and the smallest eigenvalue, and the alignment
+    of the predictor's matrix with F where it has one.
+
+    Args:
+      directory: of the event files.
+      batch_size: images of one step.
+      log_every: steps between points.
+    """
+
+    def __init__(self, directory: str, batch_size: int, log_every: int):
+        super().__init__()
+        self.writer = tf.summary.create_file_writer(directory)
+        self.batch_size = batch_size
+        self.log_every = log_every
+
+    def _step(self) -> int:
+        return int(self.model.optimizer.iterations)
+
+    def _write(self, scalars: dict[str, float]) -> None:
+        with self.writer.as_default(step=self._step()):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._since = (self._step(), time.perf_counter())
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        step, now = self._step(), time.perf_counter()
+        last_step, last_time = self._since
+        # Not `step % log_every`: steps_per_execution may jump over the multiples.
+        if step // self.log_every == last_step // self.log_every:
+            return
+        scalars = dict(logs or {})
+        scalars["learning_rate"] = float(self.model.optimizer.learning_rate)
+        images = (step - last_step) * self.batch_size
+        scalars["images_per_second"] = images / (now - last_time)
+        self._write({f"train/{name}": value for name, value in scalars.items()})
+        self._since = (step, now)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        scalars = {f"epoch/{name}": value for name, value in (logs or {}).items()}
+        scalars.update(self._spectrum())
+        self._write(scalars)
+        self.writer.flush()
+
+    def _spectrum(self) -> dict[str, float]:
+        predictor = self.model.predictor
+        f = predictor.correlation
+        s = tf.linalg.eigvalsh(f)
+        scalars = {
+            "F/effective_rank": spectrum.effective_rank(s),
+            "F/largest_eigenvalue": s[-1],
+            "F/smallest_eigenvalue": s[0],
+        }
+        matrix = getattr(predictor, "matrix", None)
+        if matrix is not None:
+            w = tf.convert_to_tensor(matrix)
+            scalars["F/alignment_with_predictor"] = spectrum.alignment(f, w)
+        return scalars
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.writer.close()
+
+
+class Progress(keras.callbacks.Callback):
+    """Logs loss, speed and time left: every `seconds`, and at the end of an epoch.
+
+    Args:
+      batch_size: images of one step.
+      steps_per_epoch: steps.
+      seconds: between lines.
+    """
+
+    def __init__(self, batch_size: int, steps_per_epoch: int, seconds: float = 20.0):
+        super().__init__()
+        self.batch_size = batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self.seconds = seconds
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        # The first step traces the graph: it is left out of the speed.
+        self._mark: tuple[int, float] | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._epoch = epoch
+        if self._mark:  # evaluation between epochs is left out as well
+            self._mark = (int(self.model.optimizer.iterations), time.perf_counter())
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        now = time.perf_counter()
+        if self._mark is None:
+            self._mark = (int(self.model.optimizer.iterations), now)
+        elif now - self._mark[1] >= self.seconds:
+            self._report(logs or {}, now)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._report(logs or {}, time.perf_counter())
+
+    def _report(self, logs: dict, now: float) -> None:
+        step = int(self.model.optimizer.iterations)
+        parts = [f"epoch {self._epoch + 1}/{self.params['epochs']}", f"step {step}"]
+        parts += [f"{name} {value:.4g}" for name, value in logs.items()]
+        parts.append(f"lr {float(self.model.optimizer.learning_rate):.4g}")
+        if self._mark and step > self._mark[0] and now > self._mark[1]:
+            speed = (step - self._mark[0]) / (now - self._mark[1])
+            left = self.params["epochs"] * self.steps_per_epoch - step
+            parts.append(f"{speed * self.batch_size:.0f} images/s")
+            parts.append(f"ETA {_duration(left / speed)}")
+        logging.info("%s", "  ".join(parts))
+        self._mark = (step, now)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,64 @@
+"""The target network as an exponential moving average of the online network."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from tf_dpred.schedules import Momentum
+
+
+class TargetEMA(keras.callbacks.Callback):
+    """target <- tau target + (1 - tau) online, after every optimizer step.
+
+    Over trainable variables only: each network keeps its own BatchNorm statistics.
+    A callback's batch hooks run once per `steps_per_execution` steps, too seldom; so
+    `set_model` installs the update into the training step, where it is exact at any
+    `steps_per_execution`, on any number of devices and under accumulation. What the
+    hooks do is report tau.
+
+    Args:
+      schedule: step -> tau in [0, 1]; see `schedules.ema_momentum`.
+
+    Raises:
+      ValueError: from `set_model`, where the model has no separate target.
+    """
+
+    def __init__(self, schedule: Momentum):
+        super().__init__()
+        self.schedule = schedule
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        model.install_target_update(self.update)
+
+    def update(self, step: tf.Tensor) -> None:
+        """Moves the target; runs inside the training step, on each replica.
+
+        Args:
+          step: int64 scalar, optimizer steps before this one.
+        """
+        pairs = zip(
+            self.model.online.trainable_variables,
+            self.model.target.trainable_variables,
+            strict=True,
+        )
+        for online, target in pairs:
+            # Not tf.cast, which takes a python number through float32.
+            tau = tf.convert_to_tensor(
+                self.schedule(tf.cast(step, target.dtype)), target.dtype
+            )
+            target.assign(tau * target + (1 - tau) * online)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if logs is not None:
+            logs["tau"] = self.tau()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if logs is not None:
+            logs["tau"] = self.tau()
+
+    def tau(self) -> float:
+        """The momentum of the latest optimizer step."""
+        step = max(int(self.model.optimizer.iterations) - 1, 0)
+        return float(self.schedule(tf.constant(step, tf.float32)))

@@ -1,0 +1,1 @@
+"""Images in, pairs of augmented views out: sources, image operations, pipeline."""

@@ -1,0 +1,153 @@
+"""From a source to batches: pairs of views for training, clean images otherwise.
+
+The training stream is a function of (seed, epoch, step) alone. It can therefore start
+at any step of any epoch and be equal, bit for bit, to the one that started at 0.
+"""
+
+import tensorflow as tf
+
+from tf_dpred.data import image_ops, views
+from tf_dpred.data.sources import Source
+from tf_dpred.data.views import ViewPair
+
+# Colour and blur run on chunks of about this many pixels: many small images at once,
+# where the cost is the number of operations, but few large ones, where it is memory.
+CHUNK_PIXELS = 128 * 32 * 32
+
+
+def steps_per_epoch(source: Source, batch_size: int) -> int:
+    """Number of full batches in an epoch; the rest of its examples is left out.
+
+    Raises:
+      ValueError: if there is no full batch.
+    """
+    steps = source.num_examples // batch_size
+    if not steps:
+        raise ValueError(
+            f"batch size {batch_size} for the {source.num_examples} examples of "
+            f"{source.name}/{source.split}; accepted: 1 to {source.num_examples}"
+        )
+    return steps
+
+
+def training_views(
+    source: Source,
+    pair: ViewPair,
+    image_size: int,
+    batch_size: int,
+    *,
+    seed: int,
+    start_epoch: int = 0,
+    start_step: int = 0,
+    num_parallel_calls: int = tf.data.AUTOTUNE,
+    deterministic: bool = True,
+) -> tf.data.Dataset:
+    """Two views of each image, epoch after epoch, without end.
+
+    Every epoch has its own order and leaves out the rest that fills no batch, so no
+    example occurs twice in it.
+
+    Args:
+      source: the images.
+      pair: the recipe of the two views.
+      image_size: side S of a view in pixels.
+      batch_size: examples B in a batch.
+      seed: of the order and of the views.
+      start_epoch, start_step: where the stream begins, both from 0. What comes before
+        is neither decoded nor augmented. `start_step` may exceed an epoch.
+      num_parallel_calls: examples or chunks prepared at the same time.
+      deterministic: False may be faster and gives up the order of the stream.
+
+    Returns:
+      (first, second) views, uint8 [B, S, S, 3] each.
+
+    Raises:
+      ValueError: if an epoch has no full batch.
+    """
+    steps = steps_per_epoch(source, batch_size)
+    start_epoch, start_step = start_epoch + start_step // steps, start_step % steps
+
+    def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
+        order_seed, view_seed = tf.unstack(
+            tf.random.split(tf.random.fold_in([seed, 0], epoch), 2)
+        )
+        begun = tf.where(epoch == start_epoch, start_step, 0)
+        skip = tf.cast(begun * batch_size, tf.int64)
+        examples = source.examples(order_seed[0], skip)
+        positions = tf.data.Dataset.range(skip, steps * batch_size)
+        # The shorter one, positions, ends the epoch.
+        return tf.data.Dataset.zip(examples, positions).map(
+            lambda example, position: (
+                example["image"],
+                tf.random.fold_in(view_seed, position),
+            )
+        )
+
+    def crops(image: tf.Tensor, seed: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], ...]:
+        image = image_ops.decode(image)
+        first, second = tf.unstack(tf.random.split(seed, 2))
+        return (
+            views.random_crop(image, pair.first, image_size, first),
+            views.random_crop(image, pair.second, image_size, second),
+        )
+
+    def distorted(first, second) -> tuple[tf.Tensor, tf.Tensor]:
+        return (
+            views.distort(*first, pair.first),
+            views.distort(*second, pair.second),
+        )
+
+    parallel = {
+        "num_parallel_calls": num_parallel_calls,
+        "deterministic": deterministic,
+    }
+    chunk = chunk_size(batch_size, image_size)
+    epochs = tf.data.Dataset.range(start_epoch, tf.int64.max)
+    return (
+        epochs.flat_map(tf.autograph.experimental.do_not_convert(epoch_examples))
+        .map(crops, **parallel)
+        .batch(chunk, drop_remainder=True)
+        .map(distorted, **parallel)
+        .rebatch(batch_size, drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+        .with_options(_options())
+    )
+
+
+def evaluation_images(
+    source: Source, pair: ViewPair, image_size: int, batch_size: int
+) -> tf.data.Dataset:
+    """Clean images in stored order, once; the last batch may be smaller.
+
+    Returns:
+      (images, labels): uint8 [b, S, S, 3] and int64 [b], -1 without labels; b is at
+      most `batch_size`.
+    """
+
+    def prepare(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        image = image_ops.decode(example["image"])
+        return views.evaluation_view(image, image_size, pair), example["label"]
+
+    return (
+        source.examples(None)
+        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size)
+        .prefetch(tf.data.AUTOTUNE)
+        .with_options(_options())
+    )
+
+
+def chunk_size(batch_size: int, image_size: int) -> int:
+    """The largest divisor of the batch size that stays near `CHUNK_PIXELS`.
+
+    A divisor, so that a chunk holds the same examples wherever the stream starts.
+    """
+    most = max(1, CHUNK_PIXELS // image_size**2)
+    return max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= most)
+
+
+def _options() -> tf.data.Options:
+    """Parallel over examples, not inside their (small) operations."""
+    options = tf.data.Options()
+    options.threading.max_intra_op_parallelism = 1
+    return options

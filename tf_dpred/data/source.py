@@ -1,0 +1,116 @@
+"""What every kind of data set offers, and the kinds that are addressed by index."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+Seed = tf.Tensor | int | None
+SUBSET_SEED = 0
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of a data set.
+
+    Attributes:
+      name, split: what it is called, for messages.
+      num_examples: of one epoch.
+      num_classes: None if there are no labels.
+      examples: `examples(shuffle_seed, skip=0)` is one epoch from its `skip`-th example
+        on. Elements are {"image": string scalar (encoded) or uint8 [H, W, 3], "label":
+        int64 scalar, -1 without labels}. A seed of None keeps the stored order;
+        otherwise the order is a function of the seed. Both may be int64 tensors, as
+        inside `Dataset.flat_map`. Nothing that is skipped is decoded.
+    """
+
+    name: str
+    split: str
+    num_examples: int
+    num_classes: int | None
+    examples: Callable[..., tf.data.Dataset]
+
+
+def from_arrays(
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    name: str = "arrays",
+    *,
+    split: str = "train",
+) -> Source:
+    """A source over images in memory.
+
+    Args:
+      images: uint8 [N, H, W, 3], [N, H, W, 1] or [N, H, W].
+      labels: integer [N], 0 for the first class; or None.
+      name, split: what to call it in messages.
+
+    Raises:
+      ValueError: another type or shape.
+    """
+    images = np.asarray(images)
+    shape = images.shape if images.ndim == 4 else (*images.shape, 1)
+    if images.dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3):
+        raise ValueError(
+            f"images of type {images.dtype} and shape {images.shape}; "
+            "accepted: uint8 [N, H, W, 3], [N, H, W, 1] or [N, H, W]"
+        )
+    if not len(images):
+        raise ValueError("an array of 0 images; accepted: 1 or more")
+    if labels is not None and np.shape(labels) != (len(images),):
+        raise ValueError(
+            f"labels of shape {np.shape(labels)} for {len(images)} images; "
+            f"accepted: ({len(images)},)"
+        )
+    with tf.device("CPU:0"):
+        pixels = tf.broadcast_to(images.reshape(shape), (*shape[:-1], 3))
+    return indexed(
+        name,
+        split,
+        lambda index: pixels[index],
+        len(images),
+        labels,
+        None if labels is None else int(np.max(labels)) + 1,
+    )
+
+
+def indexed(
+    name: str,
+    split: str,
+    image: Callable[[tf.Tensor], tf.Tensor],
+    num_examples: int,
+    labels: np.ndarray | None,
+    num_classes: int | None,
+) -> Source:
+    """A source whose examples have an index: it is shuffled fully and skips for free.
+
+    Args:
+      name, split, num_examples, labels, num_classes: as in `Source` and `from_arrays`.
+      image: int64 scalar -> the image of that index.
+    """
+    with tf.device("CPU:0"):
+        known = tf.constant(
+            np.full(num_examples, -1) if labels is None else labels, tf.int64
+        )
+
+    def examples(shuffle_seed: Seed, skip: tf.Tensor | int = 0) -> tf.data.Dataset:
+        order = tf.range(num_examples, dtype=tf.int64)
+        if shuffle_seed is not None:
+            seed = tf.stack([tf.cast(shuffle_seed, tf.int64), 0])
+            order = tf.random.experimental.stateless_shuffle(order, seed)
+        return tf.data.Dataset.from_tensor_slices(order[skip:]).map(
+            lambda index: {"image": image(index), "label": known[index]},
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+    return Source(name, split, num_examples, num_classes, examples)
+
+
+def subset(num_examples: int, limit: int | None) -> np.ndarray:
+    """Indices of a fixed random choice of `limit` examples, ascending; all if None."""
+    if limit is None or limit >= num_examples:
+        return np.arange(num_examples)
+    chosen = np.random.RandomState(SUBSET_SEED).permutation(num_examples)[:limit]
+    return np.sort(chosen)

@@ -1,0 +1,97 @@
+"""Opens data sets by name: bundled digits, an image folder, TensorFlow Datasets."""
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tf_dpred.data import folder, tfds_images
+from tf_dpred.data.source import Source, from_arrays, subset
+
+__all__ = ["Source", "default_splits", "from_arrays", "open_source"]
+
+DIGITS_SIDE = 32
+DIGITS_TEST = 360
+
+
+def open_source(
+    dataset: str,
+    split: str | None,
+    data_dir: str | None,
+    *,
+    shuffle_buffer: int = 10_000,
+    limit: int | None = None,
+) -> Source:
+    """Opens one split of a data set; whatever is wrong with it is raised here.
+
+    Args:
+      dataset: "digits" (scikit-learn's 1797 handwritten digits, enlarged to 32 x 32),
+        "folder" (image files below `data_dir`) or the name of a TFDS image data set.
+      split: one of the data set's, for TFDS in its syntax ("train[:20000]",
+        "train+unlabelled"); None for the training split.
+      data_dir: the folder, or where TFDS keeps its data (None: its default place).
+      shuffle_buffer: encoded images in the shuffle buffer of a TFDS data set; the
+        other kinds are shuffled completely.
+      limit: use no more than this many examples. TFDS stores them in random order, so
+        there they are the first ones; elsewhere a fixed random choice.
+
+    Raises:
+      ValueError: in one line, what was received and what is accepted.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit {limit}; accepted: 1 or more, or None")
+    if data_dir is not None and dataset != "digits":
+        _check_exists(data_dir)
+    if dataset == "digits":
+        return _open_digits("train" if split is None else split, limit)
+    if dataset == "folder":
+        return folder.open_folder(data_dir, split, limit)
+    return tfds_images.open_tfds(dataset, split, data_dir, shuffle_buffer, limit)
+
+
+def default_splits(dataset: str, data_dir: str | None) -> tuple[str, str | None]:
+    """Names of the training split and of the labelled test split, None without one.
+
+    Raises:
+      ValueError: as `open_source`.
+    """
+    if dataset == "digits":
+        return "train", "test"
+    if data_dir is not None:
+        _check_exists(data_dir)
+    if dataset == "folder":
+        return folder.default_splits(data_dir)
+    return tfds_images.default_splits(dataset, data_dir)
+
+
+def _check_exists(data_dir: str) -> None:
+    if "://" not in data_dir and not Path(data_dir).is_dir():
+        raise ValueError(f"data_dir {data_dir!r} is not an existing directory")
+
+
+def _open_digits(split: str, limit: int | None) -> Source:
+    """The digits (values 0..16) as uint8 [32, 32, 3], 1437 train and 360 test.
+
+    The splits are stratified by class and always the same.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split {split!r} of digits; accepted: train, test")
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    parts = train_test_split(
+        np.arange(len(labels)),
+        test_size=DIGITS_TEST,
+        random_state=0,
+        stratify=labels,
+    )
+    chosen = np.sort(parts[split == "test"])
+    chosen = chosen[subset(len(chosen), limit)]
+    # On the CPU, so that a run's images do not depend on its accelerator.
+    with tf.device("CPU:0"):
+        large = tf.image.resize(
+            images[chosen].reshape(-1, 8, 8, 1), [DIGITS_SIDE, DIGITS_SIDE], "bicubic"
+        )
+    pixels = np.rint(np.clip(large.numpy() * (255 / 16), 0, 255)).astype(np.uint8)
+    return from_arrays(pixels, labels[chosen], "digits", split=split)

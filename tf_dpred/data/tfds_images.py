@@ -1,0 +1,179 @@
+"""Image data sets of TensorFlow Datasets, read without decoding."""
+
+import contextlib
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from tf_dpred.data.source import Seed, Source
+
+
+def open_tfds(
+    dataset: str,
+    split: str | None,
+    data_dir: str | None,
+    shuffle_buffer: int,
+    limit: int | None,
+) -> Source:
+    """Opens a split of a TFDS data set, preparing it first if it must be.
+
+    The shuffle is TFDS' of the files followed by a buffer of `shuffle_buffer` encoded
+    examples. With a `limit` it is the buffer alone, so that the choice stays fixed.
+
+    Raises:
+      ValueError: unknown name or split, no images, or a preparation that failed.
+    """
+    builder = _prepared(dataset, data_dir)
+    if split is None:
+        split = _train_split(builder)
+    available = _num_examples(builder, split)
+    num_examples = available if limit is None else min(limit, available)
+    labelled = "label" in builder.info.features
+
+    def fields(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        label = example["label"] if labelled else -1
+        return {"image": example["image"], "label": tf.cast(label, tf.int64)}
+
+    def stored() -> tf.data.Dataset:
+        return _read(builder, split, None).take(num_examples)
+
+    def shuffled(seed: tf.Tensor) -> tf.data.Dataset:
+        # Dataset.shuffle mixes the global seed into its own (and fails on a tensor if
+        # that is 0). This sets it for the graph of this function only, so that the
+        # order does not depend on tf.random.set_seed.
+        tf.compat.v1.set_random_seed(1)
+        whole = num_examples == available
+        files = _read(builder, split, seed) if whole else stored()
+        return files.shuffle(shuffle_buffer, seed, reshuffle_each_iteration=False)
+
+    def examples(shuffle_seed: Seed, skip: tf.Tensor | int = 0) -> tf.data.Dataset:
+        if shuffle_seed is None:
+            read = stored()
+        else:
+            seed = tf.data.Dataset.from_tensors(tf.cast(shuffle_seed, tf.int64))
+            read = seed.flat_map(tf.autograph.experimental.do_not_convert(shuffled))
+        return read.skip(skip).map(fields)
+
+    num_classes = builder.info.features["label"].num_classes if labelled else None
+    return Source(dataset, split, num_examples, num_classes, examples)
+
+
+def default_splits(dataset: str, data_dir: str | None) -> tuple[str, str | None]:
+    """The training split and the labelled test split, if there is one.
+
+    "test" is preferred to "validation" unless its labels are withheld (ImageNet's).
+    """
+    builder = _prepared(dataset, data_dir)
+    labelled = (
+        name
+        for name in ("test", "validation")
+        if name in builder.info.splits and _has_labels(builder, name)
+    )
+    return _train_split(builder), next(labelled, None)
+
+
+def _prepared(dataset: str, data_dir: str | None) -> Any:
+    """The builder of a data set that is ready to be read."""
+    builder = _builder(dataset, data_dir)
+    features = builder.info.features or {}
+    if "image" not in features:
+        raise ValueError(
+            f"data set {dataset!r} has the features {', '.join(features)}; "
+            "accepted: data sets with a feature 'image'"
+        )
+    if not builder.is_prepared():
+        logging.info("Preparing %s in %s (downloads it)", dataset, builder.data_dir)
+        try:
+            builder.download_and_prepare()
+        except Exception as error:
+            raise ValueError(
+                f"data set {dataset!r} is not in {builder.data_dir} and could not be "
+                f"prepared: {_first_line(error)}"
+            ) from error
+    return builder
+
+
+def _builder(dataset: str, data_dir: str | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    name = dataset.split("/")[0].split(":")[0]
+    known = tfds.list_builders(with_community_datasets=False)
+    # A prepared data set needs no code of its own.
+    if name not in known and not (data_dir and (Path(data_dir) / name).is_dir()):
+        near = difflib.get_close_matches(name, ("digits", "folder", *known))
+        hint = f" (did you mean {', '.join(near)}?)" if near else ""
+        raise ValueError(
+            f"unknown dataset {dataset!r}{hint}; "
+            "accepted: digits, folder, or the name of a TFDS image data set"
+        )
+    with _quiet():
+        try:
+            return tfds.builder(dataset, data_dir=data_dir)
+        except Exception as error:
+            raise ValueError(
+                f"data set {dataset!r} cannot be opened: {_first_line(error)}"
+            ) from error
+
+
+def _read(builder: Any, split: str, seed: tf.Tensor | None) -> tf.data.Dataset:
+    """Encoded examples; the order of the files is random if there is a seed."""
+    import tensorflow_datasets as tfds
+
+    config = tfds.ReadConfig(
+        shuffle_seed=seed,
+        shuffle_reshuffle_each_iteration=False,
+        skip_prefetch=True,
+        try_autocache=False,
+    )
+    with _quiet():
+        return builder.as_dataset(
+            split=split,
+            shuffle_files=seed is not None,
+            decoders={"image": tfds.decode.SkipDecoding()},
+            read_config=config,
+        )
+
+
+def _train_split(builder: Any) -> str:
+    names = list(builder.info.splits)
+    return "train" if "train" in names else names[0]
+
+
+def _num_examples(builder: Any, split: str) -> int:
+    try:
+        count = builder.info.splits[split].num_examples
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"split {split!r} of {builder.name}; "
+            f"accepted: {', '.join(builder.info.splits)} and TFDS' slices and sums"
+        ) from error
+    if not count:
+        raise ValueError(f"split {split!r} of {builder.name} holds no examples")
+    return count
+
+
+def _has_labels(builder: Any, split: str) -> bool:
+    """Whether the first example has one; withheld labels are -1."""
+    if "label" not in builder.info.features:
+        return False
+    first = next(iter(_read(builder, split, None).take(1)), None)
+    return first is not None and int(first["label"]) >= 0
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what TFDS logs about its own work; errors still come out."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(min(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -1,0 +1,269 @@
+"""Random views: what is drawn, with which probability, and the named recipes.
+
+A view is a function of an image and a seed. It has two stages, so that the pipeline can
+run the first on single images of any size and the second on many crops at once:
+`random_crop` (geometry and all random numbers) and `distort` (colour and blur).
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from tf_dpred.data import batch_ops, image_ops
+
+NUM_DRAWS = 11
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """Distribution of one view.
+
+    Attributes:
+      crop_scale: range of the crop's fraction of the image's area, uniform.
+      crop_ratio: range of the crop's aspect (width / height), log-uniform.
+      interpolation: "bicubic" or "bilinear".
+      flip_probability: of a left-right flip.
+      jitter_probability: of the four jitter operations, all of them or none.
+      brightness, contrast, saturation, hue: half-widths of the jitter's ranges.
+      jitter_style: "hsv" as in BYOL: brightness is added, contrast is about the mean
+        of each channel, saturation is that of HSV. "blend" as in torchvision: the image
+        is blended with black, with its mean gray and with its gray.
+      grayscale_probability: of dropping the colour.
+      blur_probability, blur_sigma: of the Gaussian blur, and its range in pixels.
+      blur_kernel: number of taps (int, odd), or a fraction of the image size (float).
+      solarize_probability: of inverting the values from one half on.
+    """
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: str = "bicubic"
+    flip_probability: float = 0.5
+    jitter_probability: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    jitter_style: str = "hsv"
+    grayscale_probability: float = 0.2
+    blur_probability: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_kernel: int | float = 0.1
+    solarize_probability: float = 0.0
+
+
+@dataclass(frozen=True)
+class ViewPair:
+    """The two views of a recipe and what its encoder needs to know.
+
+    Attributes:
+      first, second: the views.
+      mean, std: per-channel normalisation of images in [0, 1]; applied by the encoder.
+      eval_crop_fraction: side of the central crop used for evaluation, as a fraction
+        of the short side.
+    """
+
+    first: ViewSpec
+    second: ViewSpec
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    eval_crop_fraction: float = 1.0
+
+
+_IMAGENET = {
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "eval_crop_fraction": 0.875,
+}
+
+
+def _byol() -> ViewPair:
+    """BYOL, Table 6: the views differ in blur and solarisation."""
+    return ViewPair(
+        ViewSpec(blur_probability=1.0),
+        ViewSpec(blur_probability=0.1, solarize_probability=0.2),
+        **_IMAGENET,
+    )
+
+
+def _simclr(strength: float) -> ViewPair:
+    """SimCLR, arXiv 2002.05709, appendix A, with BYOL's operations."""
+    view = ViewSpec(
+        brightness=0.8 * strength,
+        contrast=0.8 * strength,
+        saturation=0.8 * strength,
+        hue=0.2 * strength,
+        blur_probability=0.5,
+    )
+    return ViewPair(view, view, **_IMAGENET)
+
+
+def _stl10() -> ViewPair:
+    """DirectPred's recipe for STL-10 at 96 x 96, made with torchvision."""
+    view = ViewSpec(
+        interpolation="bilinear",
+        brightness=0.8,
+        contrast=0.8,
+        saturation=0.8,
+        hue=0.2,
+        jitter_style="blend",
+        blur_probability=1.0,
+        blur_kernel=9,
+    )
+    return ViewPair(view, view)
+
+
+def _cifar() -> ViewPair:
+    """DirectPred's recipe for CIFAR-10 at 32 x 32, made with torchvision."""
+    view = ViewSpec(
+        interpolation="bilinear", saturation=0.4, hue=0.1, jitter_style="blend"
+    )
+    return ViewPair(
+        view, view, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)
+    )
+
+
+def _digits() -> ViewPair:
+    """Our own, mild: a digit must stay the same digit, so it is never mirrored."""
+    view = ViewSpec(
+        crop_scale=(0.5, 1.0),
+        interpolation="bilinear",
+        flip_probability=0.0,
+        brightness=0.2,
+        saturation=0.0,
+        hue=0.0,
+        grayscale_probability=0.0,
+        blur_probability=0.2,
+        blur_sigma=(0.1, 1.0),
+        blur_kernel=5,
+    )
+    return ViewPair(view, view)
+
+
+VIEWS: dict[str, Callable[..., ViewPair]] = {
+    "byol": _byol,
+    "simclr": _simclr,
+    "stl10": _stl10,
+    "cifar": _cifar,
+    "digits": _digits,
+}
+
+
+def view_pair(name: str, strength: float = 1.0) -> ViewPair:
+    """Returns the recipe `name`.
+
+    Args:
+      name: a key of `VIEWS`.
+      strength: factor on the jitter of "simclr", at least 0; 1 for the others.
+
+    Raises:
+      ValueError: unknown name, or a strength that the recipe does not have.
+    """
+    if name not in VIEWS:
+        raise ValueError(f"unknown views {name!r}; accepted: {', '.join(VIEWS)}")
+    if strength < 0:
+        raise ValueError(f"view strength {strength}; accepted: 0 or more")
+    if name == "simclr":
+        return _simclr(strength)
+    if strength != 1.0:
+        raise ValueError(
+            f"view strength {strength} with views {name!r}; only 'simclr' has one"
+        )
+    return VIEWS[name]()
+
+
+def random_crop(
+    image: tf.Tensor, spec: ViewSpec, size: int, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Crops and resizes at random, and draws the numbers that `distort` needs.
+
+    Args:
+      image: uint8 [H, W, 3].
+      spec: the view.
+      size: side of the result in pixels.
+      seed: integer [2]; the only source of randomness.
+
+    Returns:
+      The crop, float32 [size, size, 3] in [0, 1], and `NUM_DRAWS` numbers in [0, 1).
+    """
+    seeds = tf.random.split(seed, 2)
+    shape = tf.shape(image)
+    box = image_ops.sample_crop(
+        seeds[0], shape[0], shape[1], spec.crop_scale, spec.crop_ratio
+    )
+    crop = image_ops.crop_and_resize(image, box, size, spec.interpolation)
+    return crop, tf.random.stateless_uniform([NUM_DRAWS], seeds[1])
+
+
+def blur_taps(spec: ViewSpec, size: int) -> int:
+    """Number of taps, odd: BYOL's 23 at 224 pixels, for a kernel of 0.1."""
+    whole = isinstance(spec.blur_kernel, int)
+    taps = spec.blur_kernel if whole else spec.blur_kernel * size
+    return 2 * int(taps / 2) + 1
+
+
+def distort(crops: tf.Tensor, draws: tf.Tensor, spec: ViewSpec) -> tf.Tensor:
+    """Flips, jitters, grays, blurs and solarises each image in its own way.
+
+    Args:
+      crops: float32 [B, S, S, 3] in [0, 1].
+      draws: float32 [B, NUM_DRAWS], uniform in [0, 1).
+      spec: the view.
+
+    Returns:
+      uint8 [B, S, S, 3].
+    """
+    (
+        flip,
+        jitter,
+        order,
+        brightness,
+        contrast,
+        saturation,
+        hue,
+        gray,
+        blurred,
+        sigma,
+        solarize,
+    ) = tf.unstack(draws, axis=1)
+    amounts = (
+        spec.brightness * (2.0 * brightness - 1.0),
+        spec.contrast * (2.0 * contrast - 1.0),
+        spec.saturation * (2.0 * saturation - 1.0),
+        spec.hue * (2.0 * hue - 1.0),
+    )
+    low, high = spec.blur_sigma
+    sigma = low + (high - low) * sigma
+    order = tf.cast(order * len(batch_ops.ORDERS), tf.int32)
+    jitter = jitter < spec.jitter_probability
+    blur = functools.partial(
+        image_ops.gaussian_blur, kernel_size=blur_taps(spec, crops.shape[1])
+    )
+
+    where = batch_ops.apply_where
+    images = where(flip < spec.flip_probability, batch_ops.mirror, crops)
+    images = batch_ops.jitter(images, jitter, order, amounts, spec.jitter_style)
+    images = where(gray < spec.grayscale_probability, image_ops.grayscale, images)
+    images = where(blurred < spec.blur_probability, blur, images, sigma)
+    images = where(solarize < spec.solarize_probability, image_ops.solarize, images)
+    return image_ops.to_uint8(images)
+
+
+def augment(image: tf.Tensor, spec: ViewSpec, size: int, seed: tf.Tensor) -> tf.Tensor:
+    """One random view of one image: uint8 [H, W, 3] -> uint8 [size, size, 3]."""
+    crop, draws = random_crop(image, spec, size, seed)
+    return distort(crop[tf.newaxis], draws[tf.newaxis], spec)[0]
+
+
+def evaluation_view(image: tf.Tensor, size: int, pair: ViewPair) -> tf.Tensor:
+    """The central square of an image, resized: uint8 [H, W, 3] -> [size, size, 3].
+
+    Cutting `eval_crop_fraction` of the short side and resizing it to `size` is resizing
+    the short side to size / fraction (256 for 224) and cutting out the centre, without
+    computing what is cut away.
+    """
+    shape = tf.shape(image)
+    box = image_ops.center_box(shape[0], shape[1], pair.eval_crop_fraction)
+    method = pair.first.interpolation
+    return image_ops.to_uint8(image_ops.crop_and_resize(image, box, size, method))

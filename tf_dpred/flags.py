@@ -1,0 +1,81 @@
+"""The command line: every flag, and the way from flags to a Config.
+
+The flags are the fields of `config.py`; this is the only reader of FLAGS. A flag that
+is not given keeps its default, which for `predictor` and `ema` is that of `--method`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import flags
+
+from tf_dpred.config import METHODS, SECTIONS, Config, field_type
+
+MODES = ("pretrain", "preview")
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_enum("mode", "pretrain", MODES, "what to do")
+flags.DEFINE_string(
+    "method",
+    Config.method,
+    "preset of predictor and ema: " + ", ".join(METHODS),
+)
+
+
+class _Parser(flags.ArgumentParser):
+    """Reads a value of a field's type, where `none` may stand for None."""
+
+    def __init__(self, name: str, kind: type, optional: bool):
+        self.name, self.kind, self.optional = name, kind, optional
+        self.syntactic_help = "none for no value" if optional else ""
+
+    def parse(self, argument):
+        if not isinstance(argument, str):
+            return argument
+        if self.optional and argument.lower() == "none":
+            return None
+        try:
+            return self.kind(argument)
+        except ValueError as error:
+            words = {int: "a whole number", float: "a number", str: "text"}
+            accepted = words[self.kind] + (" or none" if self.optional else "")
+            raise ValueError(f"received {argument!r}, accepted: {accepted}.") from error
+
+    def flag_type(self) -> str:
+        return self.kind.__name__
+
+
+def _define(field: dataclasses.Field) -> None:
+    kind, optional = field_type(field)
+    text = field.metadata["help"]
+    if field.metadata["choices"]:
+        text += " <" + "|".join(field.metadata["choices"]) + ">"
+    if kind is bool:
+        flags.DEFINE_bool(field.name, field.default, text)
+        return
+    flags.DEFINE(
+        _Parser(field.name, kind, optional),
+        field.name,
+        field.default,
+        text,
+        serializer=flags.ArgumentSerializer(),
+    )
+
+
+for _section in SECTIONS.values():
+    for _field in dataclasses.fields(_section):
+        _define(_field)
+
+
+def config_from_flags(values: flags.FlagValues = FLAGS) -> Config:
+    """The Config that the parsed flags ask for.
+
+    Raises:
+      ValueError: a value that is not accepted; one line that names the flag.
+    """
+    names = ["method"] + [
+        field.name for kind in SECTIONS.values() for field in dataclasses.fields(kind)
+    ]
+    return Config.from_dict({n: values[n].value for n in names if values[n].present})

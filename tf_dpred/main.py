@@ -1,0 +1,91 @@
+"""`python -m tf_dpred.main --flagfile=configs/quickstart.cfg`: flags, then one mode."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+
+from absl import app, flags, logging
+
+from tf_dpred import flags as tf_dpred_flags
+
+flags.adopt_module_key_flags(tf_dpred_flags)
+
+EXIT_REFUSED = 2  # bad input: nothing was done
+
+
+@contextlib.contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Holds back what TensorFlow's libraries print while they load.
+
+    They print before any log level applies to them (tensorflow#100442). If loading
+    fails, all of it is shown. With TF_CPP_MIN_LOG_LEVEL set, nothing is held back.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs `--mode`; bad input ends it with one line and exit code 2."""
+    try:
+        if len(argv) > 1:
+            raise ValueError(f"received {argv[1:]!r}, accepted: flags (--name=value).")
+        config = tf_dpred_flags.config_from_flags()
+        with _quiet_start():
+            import tensorflow as tf
+
+            # The first look at the devices prints as well.
+            tf.config.list_physical_devices()
+        if flags.FLAGS.mode == "preview":
+            from tf_dpred import preview
+
+            logging.info("wrote %s", preview.write(config))
+            return
+        from tf_dpred import train
+
+        run = train.Pretraining(config)
+    except ValueError as error:
+        logging.debug("refused", exc_info=True)
+        sys.exit(_refusal(error))
+    run.run()
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses the command line; a wrong flag ends the program with one line."""
+    logging.set_verbosity(logging.INFO)
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, OSError) as error:
+        sys.exit(_refusal(error))
+
+
+def _refusal(error: Exception) -> int:
+    print("tf_dpred: " + " ".join(str(error).split()), file=sys.stderr)
+    return EXIT_REFUSED
+
+
+def run() -> None:
+    """Entry point of the `tf-dpred` command."""
+    app.run(main, flags_parser=parse)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,199 @@
+"""Online and target network, predictor, and the training step of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+from keras.optimizers.schedules import LearningRateSchedule
+
+from tf_dpred import spectrum
+from tf_dpred.losses import LOSSES
+from tf_dpred.predictors import Predictor
+
+
+class DirectPred(keras.Model):
+    """Self-supervised learning without contrastive pairs (arXiv 2102.06810).
+
+    Two networks see two views of an image. The online network's projection f, through
+    the predictor, learns to match the target network's projection z:
+
+        L = mean[ l(W f1, sg(z2)) + l(W f2, sg(z1)) ]
+
+    Each `train_step` follows the authors' order: predict with the W of earlier steps;
+    step the optimizer; take this batch into the statistics F; set W from F; move the
+    target. The target moves by the callback `TargetEMA`, which installs itself as the
+    last operation of the step.
+
+    Args:
+      online: built model, images [n, h, w, c] -> (representation, projection [n, d]).
+      target: another one of the same structure; None: the target IS the online
+        network (no EMA, as in SimSiam).
+      predictor: maps projections to predictions.
+      loss: `cosine`, `mse` or `iso`.
+      symmetric: sum the loss over both directions; else predict view 2 from view 1.
+      stop_gradient: off, the loss's gradient also goes through z. Only without a
+        separate target, whose variables are never trained.
+      accumulation_steps: micro-batches that a step's batch is split into. Gradients
+        are averaged over them; optimizer, F, W and target advance once.
+
+    Raises:
+      ValueError: unknown loss, or a target that does not fit the other arguments.
+    """
+
+    def __init__(
+        self,
+        online: keras.Model,
+        target: keras.Model | None,
+        predictor: Predictor,
+        loss: str = "cosine",
+        symmetric: bool = True,
+        stop_gradient: bool = True,
+        accumulation_steps: int = 1,
+        name: str = "direct_pred",
+    ):
+        super().__init__(name=name)
+        if loss not in LOSSES:
+            raise ValueError(
+                f"Invalid loss: received {loss!r}, accepted: {', '.join(LOSSES)}."
+            )
+        if target is not None and not stop_gradient:
+            raise ValueError(
+                "Invalid stop_gradient: received False with a separate target, "
+                "accepted: False only with target=None."
+            )
+        self.online = online
+        self.target = online if target is None else target
+        self.predictor = predictor
+        self.distance = LOSSES[loss]
+        self.symmetric = symmetric
+        self.stop_gradient = stop_gradient
+        self.accumulation_steps = accumulation_steps
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.feature_std = keras.metrics.Mean(name="feature_std")
+        self._update_target: Callable[[tf.Tensor], None] | None = None
+        # Everything is built here and now: a sub-model first built inside a step
+        # would be missed by a restore before it.
+        predictor.build((None, online.output_shape[1][-1]))
+        self.built = True
+
+    @property
+    def has_separate_target(self) -> bool:
+        """False where the target is the online network itself."""
+        return self.target is not self.online
+
+    @property
+    def learned_variables(self) -> list[keras.Variable]:
+        """What the optimizer trains: never the target's variables."""
+        return self.online.trainable_variables + self.predictor.trainable_variables
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [self.loss_tracker, self.feature_std]
+
+    def call(self, images, training: bool | None = None):
+        """Images [n, h, w, c] in [0, 255] -> the online representation [n, r]."""
+        return self.online(images, training=training)[0]
+
+    def compile(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        predictor_weight_decay: float | None = None,
+        predictor_learning_rate: float | LearningRateSchedule | None = None,
+        **kwargs,
+    ) -> None:
+        """Builds the optimizer for the online network and the predictor.
+
+        Args:
+          optimizer: any Keras optimizer.
+          predictor_weight_decay, predictor_learning_rate: of the predictor alone;
+            None: the optimizer's. Need an optimizer of `tf_dpred.optimizers`.
+          **kwargs: `jit_compile` (default False), `steps_per_execution`,
+            `run_eagerly`, as in `keras.Model.compile`.
+        """
+        if predictor_weight_decay is not None or predictor_learning_rate is not None:
+            optimizer.set_group(
+                self.predictor.trainable_variables,
+                weight_decay=predictor_weight_decay,
+                learning_rate=predictor_learning_rate,
+            )
+        kwargs.setdefault("jit_compile", False)
+        super().compile(optimizer=optimizer, **kwargs)
+        self.optimizer.build(self.learned_variables)
+
+    def install_target_update(self, update: Callable[[tf.Tensor], None]) -> None:
+        """Makes `update(step)` the last operation of every training step.
+
+        Args:
+          update: called in the step's graph, in replica context, with the number of
+            optimizer steps before this one.
+
+        Raises:
+          ValueError: there is no separate target to update.
+        """
+        if not self.has_separate_target:
+            raise ValueError(
+                "install_target_update: received a model whose target is its online "
+                "network, accepted: a model with a separate target."
+            )
+        self._update_target = update
+        # A step that was traced before does not contain this update.
+        self.train_function = None
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One optimizer step on this replica's share of a batch of view pairs."""
+        if self.has_separate_target and self._update_target is None:
+            raise ValueError(
+                "A separate target needs an update: received no TargetEMA, accepted: "
+                "fit(..., callbacks=[TargetEMA(schedule), ...])."
+            )
+        step = tf.convert_to_tensor(self.optimizer.iterations)
+        variables = self.learned_variables
+        gradients, projections = self._accumulate(data, variables)
+        self.optimizer.apply(gradients, variables)
+        f1, f2, z1, z2 = (tf.concat(p, axis=0) for p in zip(*projections, strict=True))
+        self.predictor.observe(f1, f2, z1, z2)
+        self.predictor.reset(step)
+        if self._update_target is not None:
+            self._update_target(step)
+        self.feature_std.update_state(spectrum.feature_std(f1))
+        return self.get_metrics_result()
+
+    def _accumulate(self, data, variables):
+        """Gradients of the mean loss, and the projections of each micro-batch."""
+        micro_batches = zip(
+            *(tf.split(view, self.accumulation_steps) for view in data), strict=True
+        )
+        projections, total = [], None
+        for view1, view2 in micro_batches:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch([v.value for v in variables])
+                loss, projected = self._loss(view1, view2)
+                # The optimizer sums over replicas; micro-batches are summed below.
+                share = self.distribute_strategy.num_replicas_in_sync
+                mean = tf.reduce_mean(loss) / (share * self.accumulation_steps)
+                mean = self.optimizer.scale_loss(mean)
+            gradients = tape.gradient(mean, [v.value for v in variables])
+            if total is None:
+                total = gradients
+            else:
+                total = [t + g for t, g in zip(total, gradients, strict=True)]
+            self.loss_tracker.update_state(loss)
+            projections.append([tf.stop_gradient(p) for p in projected])
+        return total, projections
+
+    def _loss(self, view1, view2):
+        """Per-example loss [n], and f1, f2, z1, z2, each [n, d]."""
+        f1, f2 = (self.online(v, training=True)[1] for v in (view1, view2))
+        if self.has_separate_target:
+            z1, z2 = (self.target(v, training=True)[1] for v in (view1, view2))
+        else:
+            z1, z2 = f1, f2
+        if self.stop_gradient:
+            z1, z2 = tf.stop_gradient(z1), tf.stop_gradient(z2)
+        loss = self.distance(self.predictor(f1, training=True), z2, f1)
+        if self.symmetric:
+            loss += self.distance(self.predictor(f2, training=True), z1, f2)
+        return loss, (f1, f2, z1, z2)

@@ -1,0 +1,354 @@
+"""The predictors: what maps an online projection f to a guess of the target's z.
+
+All share one interface:
+
+    call(f)                  p, the prediction, [n, d] -> [n, d]
+    observe(f1, f2, z1, z2)  takes in the projections of a step's two views
+    reset(step)              after the optimizer's step: sets the weights anew, or not
+
+A new predictor is one class and one line in `PREDICTORS`. Weights act from the left on
+column vectors, p = W f, so rows are multiplied by W^T. Equation numbers are those of
+arXiv 2102.06810.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import keras
+import tensorflow as tf
+
+from tf_dpred import spectrum
+from tf_dpred.config import PredictorConfig
+from tf_dpred.networks.normalization import BatchNormalization
+
+
+def _torch_uniform() -> keras.initializers.Initializer:
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for linear layers."""
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
+def _replica_mean(x: tf.Tensor) -> tf.Tensor:
+    """Mean over replicas, so that the same value is assigned on each."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return x
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, x)
+
+
+class Predictor(keras.layers.Layer):
+    """Keeps the running correlation F of its own input (Eq. 19) for all subclasses.
+
+    F <- rho F + (1 - rho) E_B[f f^T] over the rows of both views; the first batch
+    sets it. With rho None, F is the plain mean over all batches so far. F is kept, and
+    everything derived from it computed, in the variable dtype (float32 under mixed
+    precision): bfloat16 has no eigen-decomposition, and no digits for one.
+
+    Args:
+      rho: weight of the old estimate in [0, 1), or None.
+      centered: subtract E[f] E[f]^T, estimated with the same rho. The paper finds
+        that this hurts (section 4); DirectCopy uses it.
+    """
+
+    def __init__(self, rho: float | None = 0.3, centered: bool = False, **kwargs):
+        kwargs.setdefault("name", "predictor")
+        kwargs.setdefault("dtype", keras.config.dtype_policy().variable_dtype)
+        super().__init__(**kwargs)
+        if rho is not None and not 0 <= rho < 1:
+            raise ValueError(
+                f"Invalid rho: received {rho}, accepted: at least 0, below 1, or None."
+            )
+        self.rho = rho
+        self.centered = centered
+
+    def build(self, input_shape) -> None:
+        """Allocates the statistics for inputs [n, d]."""
+        d = input_shape[-1]
+        self._uncentered = self._state("correlation", [d, d])
+        self._mean = self._state("mean", [d])
+        self._batches = self._state("batches", [], dtype="int64")
+        super().build(input_shape)
+
+    def _state(self, name: str, shape, dtype=None) -> keras.Variable:
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            dtype=dtype,
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+        )
+
+    @property
+    def correlation(self) -> tf.Tensor:
+        """F, [d, d]: the running estimate, centred if asked for."""
+        f = tf.convert_to_tensor(self._uncentered)
+        if not self.centered:
+            return f
+        mean = tf.convert_to_tensor(self._mean)
+        return f - mean[:, None] * mean[None, :]
+
+    def observe(
+        self, f1: tf.Tensor, f2: tf.Tensor, z1: tf.Tensor, z2: tf.Tensor
+    ) -> None:
+        """Takes in one step's projections, all [n, d]; f online, z target."""
+        f = tf.concat([f1, f2], axis=0)
+        self._average(self._uncentered, spectrum.correlation(f))
+        self._average(self._mean, tf.reduce_mean(f, axis=0))
+        self._batches.assign_add(1)
+
+    def _average(self, variable: keras.Variable, batch_value: tf.Tensor) -> None:
+        """One update of a running average over steps and replicas."""
+        batch_value = _replica_mean(batch_value)
+        seen = tf.cast(self._batches.value, batch_value.dtype)
+        if self.rho is None:
+            keep = seen / (seen + 1)
+        else:
+            keep = tf.where(seen > 0, tf.constant(self.rho, seen.dtype), 0)
+        variable.assign(keep * variable + (1 - keep) * batch_value)
+
+    def reset(self, step: tf.Tensor) -> None:
+        """Does what has to be done to the weights after the optimizer's step.
+
+        Args:
+          step: int64 scalar, the number of optimizer steps before this one.
+        """
+
+
+class _Matrix(Predictor):
+    """p = W f with W a [d, d] variable."""
+
+    trainable_matrix = True
+
+    def build(self, input_shape) -> None:
+        super().build(input_shape)
+        d = input_shape[-1]
+        self.matrix = self.add_weight(
+            name="matrix",
+            shape=[d, d],
+            initializer=_torch_uniform(),
+            trainable=self.trainable_matrix,
+        )
+
+    def call(self, f: tf.Tensor) -> tf.Tensor:
+        return tf.linalg.matmul(f, self.matrix, transpose_b=True)
+
+
+class Linear(_Matrix):
+    """p = W f (+ b), trained by gradients.
+
+    Args:
+      predictor_bias: add a bias.
+    """
+
+    def __init__(self, predictor_bias: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.use_bias = predictor_bias
+
+    def build(self, input_shape) -> None:
+        super().build(input_shape)
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=[input_shape[-1]], initializer="zeros"
+            )
+
+    def call(self, f: tf.Tensor) -> tf.Tensor:
+        p = super().call(f)
+        return p if self.bias is None else p + self.bias
+
+
+class Symmetric(Linear):
+    """`Linear`, with W <- (W + W^T)/2 after every step (Table 3)."""
+
+    def reset(self, step: tf.Tensor) -> None:
+        self.matrix.assign(spectrum.symmetrize(self.matrix))
+
+
+class ClosedForm(_Matrix):
+    """p = W f with W set from statistics, not trained.
+
+    W starts at random and is set for the first time right after step 0, as in the
+    authors' code: a step always predicts with the W of an earlier one.
+
+    Args:
+      eps: see the subclass.
+      freq: W is set every this many steps. Above 1, W takes ordinary gradient steps
+        in between; at 1, each of those would be overwritten at once, so W is not
+        handed to the optimizer at all.
+    """
+
+    def __init__(self, eps: float = 0.1, freq: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        if freq < 1:
+            raise ValueError(f"Invalid freq: received {freq}, accepted: at least 1.")
+        self.eps = eps
+        self.freq = freq
+        self.trainable_matrix = freq > 1
+
+    def weights_from_statistics(self) -> tf.Tensor:
+        """W, [d, d], from what was observed."""
+        raise NotImplementedError(f"{type(self).__name__} sets no weights.")
+
+    def reset(self, step: tf.Tensor) -> None:
+        if self.freq == 1:
+            self.matrix.assign(self.weights_from_statistics())
+            return
+        tf.cond(
+            step % self.freq == 0,
+            lambda: self.matrix.assign(self.weights_from_statistics()),
+            lambda: tf.convert_to_tensor(self.matrix),
+        )
+
+
+class Direct(ClosedForm):
+    """DirectPred: F = U diag(s) U^T, W = U diag(p) U^T with p from s (Eq. 18).
+
+    Args:
+      exponent, eigenvalue_map, eps: see `spectrum.eigenvalue_map`.
+    """
+
+    def __init__(
+        self, exponent: float = 0.5, eigenvalue_map: str = "reference", **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.exponent = exponent
+        self.eigenvalue_map = eigenvalue_map
+
+    def weights_from_statistics(self) -> tf.Tensor:
+        s, u = tf.linalg.eigh(self.correlation)
+        p = spectrum.eigenvalue_map(s, self.eps, self.exponent, self.eigenvalue_map)
+        return spectrum.from_eigenvalues(p, u)
+
+
+class DirectSet(ClosedForm):
+    """W = F^a / |F^a| + eps I (Wang et al., arXiv 2110.04947), |.| spectral.
+
+    Args:
+      exponent: a.
+    """
+
+    def __init__(self, exponent: float = 0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.exponent = exponent
+
+    def weights_from_statistics(self) -> tf.Tensor:
+        s, u = tf.linalg.eigh(self.correlation)
+        p = tf.maximum(s, tf.zeros([], s.dtype)) ** self.exponent
+        p = tf.math.divide_no_nan(p, tf.reduce_max(p)) + self.eps
+        return spectrum.from_eigenvalues(p, u)
+
+
+class DirectCopy(ClosedForm):
+    """W = F / |F| + eps I (arXiv 2110.04947), |.| spectral: the largest eigenvalue."""
+
+    def weights_from_statistics(self) -> tf.Tensor:
+        f = self.correlation
+        norm = tf.reduce_max(tf.abs(tf.linalg.eigvalsh(f)))
+        identity = tf.eye(tf.shape(f)[0], dtype=f.dtype)
+        return tf.math.divide_no_nan(f, norm) + self.eps * identity
+
+
+class Optimal(ClosedForm):
+    """The least-squares plug-in, W = sym(E[z f^T] (E[f f^T] + eps I)^-1) (Table 1).
+
+    Pairs are those of the loss, (f1, z2) and (f2, z1). Centring applies to the second
+    factor only, where `centered` is set.
+
+    Args:
+      eps: the ridge, above 0, in units of F.
+    """
+
+    def build(self, input_shape) -> None:
+        super().build(input_shape)
+        d = input_shape[-1]
+        self._cross = self._state("cross_correlation", [d, d])
+
+    def observe(
+        self, f1: tf.Tensor, f2: tf.Tensor, z1: tf.Tensor, z2: tf.Tensor
+    ) -> None:
+        z, f = tf.concat([z2, z1], axis=0), tf.concat([f1, f2], axis=0)
+        self._average(self._cross, spectrum.cross_correlation(z, f))
+        super().observe(f1, f2, z1, z2)
+
+    def weights_from_statistics(self) -> tf.Tensor:
+        f = self.correlation
+        ridge = f + self.eps * tf.eye(tf.shape(f)[0], dtype=f.dtype)
+        # C R^-1 = (R^-1 C^T)^T for the symmetric R.
+        cross = tf.linalg.matrix_transpose(self._cross)
+        return spectrum.symmetrize(tf.linalg.solve(ridge, cross))
+
+
+class MLP(Predictor):
+    """Dense(hidden) - BN - ReLU - Dense(d): BYOL's and SimSiam's predictor.
+
+    The layers compute in the global dtype policy; the prediction leaves in the
+    variable dtype.
+
+    Args:
+      predictor_hidden: units of the hidden layer.
+      predictor_bias: the last layer has a bias (SimSiam; BYOL has none).
+    """
+
+    def __init__(
+        self, predictor_hidden: int = 4096, predictor_bias: bool = False, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.hidden = predictor_hidden
+        self.use_bias = predictor_bias
+
+    def build(self, input_shape) -> None:
+        super().build(input_shape)
+        self._network = keras.Sequential(
+            [
+                keras.layers.Dense(
+                    self.hidden, kernel_initializer=_torch_uniform(), name="hidden"
+                ),
+                BatchNormalization(name="bn"),
+                keras.layers.ReLU(name="relu"),
+                keras.layers.Dense(
+                    input_shape[-1],
+                    use_bias=self.use_bias,
+                    kernel_initializer=_torch_uniform(),
+                    name="output",
+                ),
+            ],
+            name="mlp",
+        )
+        self._network.build(input_shape)
+
+    def call(self, f: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return tf.cast(self._network(f, training=training), self.variable_dtype)
+
+
+class Identity(Predictor):
+    """p = f: no predictor. Collapses with the stop-gradient alone (section 3)."""
+
+    def call(self, f: tf.Tensor) -> tf.Tensor:
+        return f
+
+
+PREDICTORS: dict[str, type[Predictor]] = {
+    "direct": Direct,
+    "direct_copy": DirectCopy,
+    "direct_set": DirectSet,
+    "optimal": Optimal,
+    "linear": Linear,
+    "symmetric": Symmetric,
+    "mlp": MLP,
+    "none": Identity,
+}
+
+
+def make_predictor(config: PredictorConfig) -> Predictor:
+    """The predictor of a config; settings that its class does not take are unused."""
+    cls = PREDICTORS[config.predictor]
+    taken = {
+        name
+        for base in cls.__mro__
+        if issubclass(base, Predictor)
+        for name in inspect.signature(base.__init__).parameters
+    }
+    settings = dataclasses.asdict(config)
+    return cls(**{name: settings[name] for name in taken & settings.keys()})

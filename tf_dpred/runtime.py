@@ -1,0 +1,137 @@
+"""Devices, precision and seeds: the state of the process, set once at its start."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from tf_dpred.config import TrainingConfig
+
+
+def set_precision(name: str) -> None:
+    """Sets Keras' dtype policy, and its float type to that of the variables.
+
+    The float type is what optimizers and metrics keep their numbers in; left at
+    float32 it would round the learning rate of a float64 run.
+
+    Args:
+      name: `float32`, `mixed_bfloat16`, `mixed_float16` or `float64`.
+    """
+    keras.config.set_dtype_policy(name)
+    keras.config.set_floatx("float64" if name == "float64" else "float32")
+
+
+def setup(config: TrainingConfig) -> tf.distribute.Strategy:
+    """Seeds, precision, determinism and devices; call before any tensor is made.
+
+    Returns:
+      The strategy to build the model under.
+
+    Raises:
+      ValueError: devices that are not there, or a batch that they cannot share.
+    """
+    keras.utils.set_random_seed(config.seed)
+    set_precision(config.precision)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    if config.logical_cpus > 1:
+        split_cpu(config.logical_cpus)
+    strategy = make_strategy(config)
+    check_batch(config, strategy.num_replicas_in_sync)
+    return strategy
+
+
+def split_cpu(count: int) -> None:
+    """Splits the CPU into `count` logical devices, to try strategies on a laptop.
+
+    Raises:
+      ValueError: TensorFlow has its devices already.
+    """
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    devices = [tf.config.LogicalDeviceConfiguration()] * count
+    try:
+        tf.config.set_logical_device_configuration(cpu, devices)
+    except RuntimeError as error:
+        raise ValueError(
+            f"--logical_cpus: received {count}, accepted: only at the start of a "
+            "process, before TensorFlow has run anything."
+        ) from error
+
+
+def make_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
+    """The strategy of `--strategy`; auto: TPU if asked for by --tpu, Mirrored if
+    there are several devices, else one.
+
+    Raises:
+      ValueError: a TPU is asked for and not found.
+    """
+    kind = config.strategy
+    devices = tf.config.list_logical_devices("GPU")
+    if not devices and config.logical_cpus > 1:
+        devices = tf.config.list_logical_devices("CPU")
+    if kind == "auto":
+        kind = "tpu" if config.tpu else "mirrored" if len(devices) > 1 else "one"
+    if kind == "tpu":
+        return _tpu_strategy(config.tpu)
+    if kind == "mirrored":
+        return tf.distribute.MirroredStrategy([d.name for d in devices] or None)
+    return tf.distribute.get_strategy()
+
+
+def _tpu_strategy(name: str | None) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name or "local")
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, tf.errors.OpError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"--strategy=tpu: received --tpu={name}, accepted: a TPU that this process "
+            f"can reach ({first_line})."
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def check_batch(config: TrainingConfig, replicas: int) -> None:
+    """Refuses a batch that replicas and micro-batches do not divide.
+
+    Raises:
+      ValueError: names the nearest batch sizes that they do.
+    """
+    parts = replicas * config.accumulation_steps
+    if config.batch_size % parts == 0 and config.batch_size >= 2 * parts:
+        return
+    below = max(config.batch_size // parts, 2) * parts
+    raise ValueError(
+        f"--batch_size: received {config.batch_size}, accepted: a multiple of {parts} "
+        f"(replicas x accumulation_steps) with at least 2 images each; nearest: "
+        f"{below} and {below + parts}."
+    )
+
+
+def log_devices(strategy: tf.distribute.Strategy, config: TrainingConfig) -> None:
+    """Logs strategy, replicas and the batch that each of them gets."""
+    replicas = strategy.num_replicas_in_sync
+    logging.info(
+        "%s, %d replica%s, batch %d global, %d per replica and micro-batch, %s",
+        type(strategy).__name__.removesuffix("V1"),
+        replicas,
+        "" if replicas == 1 else "s",
+        config.batch_size,
+        config.batch_size // replicas // config.accumulation_steps,
+        config.precision,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers of a run."""
+    import tf_dpred
+
+    return {
+        "tf_dpred": tf_dpred.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }

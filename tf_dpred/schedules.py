@@ -1,0 +1,91 @@
+"""Learning rate and EMA momentum as functions of the step.
+
+The learning-rate schedules are Keras' own objects, made here from the field's
+quantities; the EMA momentum is a pure function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+from keras.optimizers.schedules import (
+    CosineDecay,
+    LearningRateSchedule,
+    PolynomialDecay,
+)
+
+# step, a float scalar of the dtype to compute in -> tau
+Momentum = Callable[[tf.Tensor], "tf.Tensor | float"]
+
+
+def peak_learning_rate(base_lr: float, batch_size: int) -> float:
+    """Linear scaling: base_lr * batch_size / 256 (Goyal et al., 2017)."""
+    return base_lr * batch_size / 256
+
+
+def learning_rate(
+    kind: str, peak: float, warmup_steps: int, total_steps: int
+) -> float | LearningRateSchedule:
+    """Linear warm-up from 0 to `peak`, then constant or a cosine to 0.
+
+    With s the step, w the warm-up and K the total (BYOL code):
+    s < w: peak s/w, after it: peak (1 + cos(pi (s - w)/(K - w))) / 2.
+
+    Args:
+      kind: `cosine` or `constant`.
+      peak: the rate after the warm-up.
+      warmup_steps: w >= 0.
+      total_steps: K > w, optimizer steps of the whole run.
+
+    Returns:
+      A number if it never changes, else a Keras schedule: step -> rate.
+
+    Raises:
+      ValueError: unknown kind, or w >= K.
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            f"Invalid warmup_steps: received {warmup_steps}, accepted: at least 0 and "
+            f"below total_steps={total_steps}."
+        )
+    if kind == "cosine":
+        if warmup_steps == 0:
+            return CosineDecay(peak, total_steps)
+        return CosineDecay(
+            0.0,
+            total_steps - warmup_steps,
+            warmup_target=peak,
+            warmup_steps=warmup_steps,
+        )
+    if kind == "constant":
+        if warmup_steps == 0:
+            return peak
+        return PolynomialDecay(0.0, warmup_steps, end_learning_rate=peak)
+    raise ValueError(f"Invalid kind: received {kind!r}, accepted: cosine, constant.")
+
+
+def ema_momentum(kind: str, tau_base: float, total_steps: int) -> Momentum:
+    """Momentum of the target's moving average, step -> tau in [0, 1].
+
+    `constant`: tau_base. `cosine`: 1 - (1 - tau_base)(1 + cos(pi k/K))/2, from
+    tau_base at step k = 0 to 1 at k = K (BYOL, section 3.2).
+
+    Args:
+      kind: `constant` or `cosine`.
+      tau_base: in [0, 1].
+      total_steps: K, optimizer steps of the whole run.
+
+    Raises:
+      ValueError: unknown kind, or tau_base outside [0, 1].
+    """
+    if not 0 <= tau_base <= 1:
+        raise ValueError(f"Invalid tau_base: received {tau_base}, accepted: [0, 1].")
+    if kind == "constant":
+        return lambda step: tau_base
+    if kind == "cosine":
+        return lambda step: (
+            1 - (1 - tau_base) * (1 + tf.cos(math.pi * step / total_steps)) / 2
+        )
+    raise ValueError(f"Invalid kind: received {kind!r}, accepted: constant, cosine.")

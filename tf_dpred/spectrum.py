@@ -1,0 +1,138 @@
+"""Correlations, their spectra, and the predictors that follow from them.
+
+Pure functions on tensors: arguments in, tensors out, no state. `F` is a symmetric
+[d, d] matrix, `s` its eigenvalues, `U` its eigenvectors (columns). Equation numbers
+are those of arXiv 2102.06810.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+# The authors' code keeps every eigenvalue of W at or above this, relative to the
+# largest; without it a rank-deficient F would cut directions off for good.
+SMALLEST_EIGENVALUE = 1e-4
+
+
+def correlation(f: tf.Tensor) -> tf.Tensor:
+    """E_B[f f^T], uncentred.
+
+    Args:
+      f: [n, d] rows.
+
+    Returns:
+      [d, d] symmetric, positive semi-definite.
+    """
+    return tf.linalg.matmul(f, f, transpose_a=True) / tf.cast(tf.shape(f)[0], f.dtype)
+
+
+def cross_correlation(z: tf.Tensor, f: tf.Tensor) -> tf.Tensor:
+    """E_B[z f^T] of paired rows z, f: [n, d] -> [d, d]."""
+    return tf.linalg.matmul(z, f, transpose_a=True) / tf.cast(tf.shape(f)[0], f.dtype)
+
+
+def eigenvalue_map(
+    s: tf.Tensor, eps: float, exponent: float = 0.5, form: str = "reference"
+) -> tf.Tensor:
+    """Eigenvalues of W from those of F.
+
+    | form        | p_j, with m = max_k s_k                          | source        |
+    |-------------|--------------------------------------------------|---------------|
+    | reference   | max((max(s_j, 0) / m)^exponent + eps, 1e-4)       | authors' code |
+    | inside_root | max(max(s_j, 0) / m + eps, 1e-4)^exponent         | authors' code |
+    | eq18        | max(s_j, 0)^exponent + eps m                      | Eq. 18        |
+
+    `reference` is scale-free; `eq18` is not, since its eps multiplies max s and not
+    max sqrt(s). With the cosine loss only the ratios of p matter.
+
+    Args:
+      s: [d] eigenvalues. Negative ones, which rounding makes of zeros, count as zero.
+      eps: boost of the small eigenvalues; below 0 only with `inside_root` (Table 7).
+      exponent: 1/2 in the paper.
+      form: one of the table.
+
+    Returns:
+      [d] eigenvalues of W. If no eigenvalue of F is above 0, those of F = 0.
+
+    Raises:
+      ValueError: unknown form.
+    """
+    s = tf.maximum(s, tf.zeros([], s.dtype))
+    largest = tf.reduce_max(s)
+    if form == "eq18":
+        return s**exponent + eps * largest
+    relative = tf.math.divide_no_nan(s, largest)
+    if form == "reference":
+        return tf.maximum(relative**exponent + eps, SMALLEST_EIGENVALUE)
+    if form == "inside_root":
+        return tf.maximum(relative + eps, SMALLEST_EIGENVALUE) ** exponent
+    raise ValueError(
+        f"Invalid form: received {form!r}, accepted: reference, inside_root, eq18."
+    )
+
+
+def from_eigenvalues(p: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+    """U diag(p) U^T, made exactly symmetric.
+
+    The sign and the order of the eigenvectors cancel, so replicas that call eigh on
+    equal matrices get equal predictors.
+
+    Args:
+      p: [d].
+      u: [d, d], eigenvectors in columns.
+    """
+    w = tf.linalg.matmul(u * p, u, transpose_b=True)
+    return symmetrize(w)
+
+
+def symmetrize(w: tf.Tensor) -> tf.Tensor:
+    """(W + W^T) / 2."""
+    return 0.5 * (w + tf.linalg.matrix_transpose(w))
+
+
+def effective_rank(s: tf.Tensor) -> tf.Tensor:
+    """exp of the entropy of the normalised spectrum (Roy and Vetterli, 2007).
+
+    Args:
+      s: [d] eigenvalues; negative ones count as zero.
+
+    Returns:
+      Scalar in [1, d]: 1 if one direction carries all variance, d if all carry the
+      same; 0 for a zero spectrum.
+    """
+    s = tf.maximum(s, tf.zeros([], s.dtype))
+    q = tf.math.divide_no_nan(s, tf.reduce_sum(s))
+    entropy = -tf.reduce_sum(tf.math.xlogy(q, q))
+    return tf.where(tf.reduce_sum(s) > 0, tf.exp(entropy), tf.zeros([], s.dtype))
+
+
+def alignment(f: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+    """How far W maps the eigenvectors of F onto themselves (paper, section 3).
+
+    Args:
+      f: [d, d] symmetric correlation.
+      w: [d, d] predictor.
+
+    Returns:
+      Scalar in [0, 1]: mean over eigenvectors u of |u^T W u| / |W u|; 1 where F and
+      W share their eigenvectors.
+    """
+    u = tf.linalg.eigh(f)[1]
+    mapped = tf.linalg.matmul(w, u)
+    along = tf.abs(tf.reduce_sum(u * mapped, axis=0))
+    return tf.reduce_mean(tf.math.divide_no_nan(along, tf.norm(mapped, axis=0)))
+
+
+def feature_std(f: tf.Tensor) -> tf.Tensor:
+    """Spread of the directions of features, the collapse measure of SimSiam.
+
+    Args:
+      f: [n, d] rows.
+
+    Returns:
+      Scalar: mean over dimensions of the standard deviation over rows of f/|f|, times
+      sqrt(d). 1: spread over the sphere; 0: collapsed to one point.
+    """
+    unit = tf.math.l2_normalize(f, axis=1, epsilon=1e-24)
+    d = tf.cast(tf.shape(f)[1], f.dtype)
+    return tf.reduce_mean(tf.math.reduce_std(unit, axis=0)) * tf.sqrt(d)

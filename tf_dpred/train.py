@@ -1,0 +1,327 @@
+"""Pre-training: from a Config to a trained pair of networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from absl import logging
+
+from tf_dpred import runtime, schedules
+from tf_dpred.callbacks.checkpoint import Checkpoints
+from tf_dpred.callbacks.guards import CollapseWarning, StopOnNonFinite
+from tf_dpred.callbacks.knn import KNNMonitor
+from tf_dpred.callbacks.monitor import Progress, TensorBoard
+from tf_dpred.callbacks.target_ema import TargetEMA
+from tf_dpred.config import Config
+from tf_dpred.data import pipeline, sources
+from tf_dpred.data.sources import Source
+from tf_dpred.data.views import ViewPair, view_pair
+from tf_dpred.model import DirectPred
+from tf_dpred.networks import encoder
+from tf_dpred.optimizers import LARS, SGD
+from tf_dpred.predictors import make_predictor
+from tf_dpred.workdir import Workdir
+
+EVALUATION_BATCH = 256
+
+
+def training_source(config: Config) -> Source:
+    """The images to train on.
+
+    Raises:
+      ValueError: see `data.sources.open_source`.
+    """
+    data = config.data
+    split = data.split
+    if split is None:
+        split, _ = sources.default_splits(data.dataset, data.data_dir)
+    return sources.open_source(
+        data.dataset,
+        split,
+        data.data_dir,
+        shuffle_buffer=data.shuffle_buffer,
+        limit=data.train_size,
+    )
+
+
+def labelled_sources(config: Config) -> tuple[Source, Source] | None:
+    """The kNN monitor's searched and classified images; None without labels."""
+    data, evaluation = config.data, config.evaluation
+    train, test = sources.default_splits(data.dataset, data.data_dir)
+    train = evaluation.eval_train_split or train
+    test = evaluation.eval_test_split or test
+    if test is None:
+        return None
+    bank, queries = (
+        sources.open_source(data.dataset, split, data.data_dir, limit=limit)
+        for split, limit in (
+            (train, evaluation.knn_train_size),
+            (test, evaluation.knn_test_size),
+        )
+    )
+    return (bank, queries) if bank.num_classes and queries.num_classes else None
+
+
+def build_model(
+    config: Config,
+    steps_per_epoch: int,
+    pair: ViewPair,
+    backbone: keras.Model | None = None,
+) -> DirectPred:
+    """A compiled model; call it under `strategy.scope()`.
+
+    Args:
+      config: of networks, predictor, objective and optimizer.
+      steps_per_epoch: optimizer steps, for the schedules.
+      pair: of views; the networks normalise by its mean and std.
+      backbone: a built model, normalised images [n, s, s, 3] -> features [n, c], to
+        use instead of the one that `config.network.backbone` names.
+    """
+    size = config.data.image_size
+    objective = config.objective
+
+    def new_backbone() -> keras.Model:
+        if backbone is None:
+            return encoder.backbone(config.network, size)
+        copy = keras.models.clone_model(backbone)
+        copy.set_weights(backbone.get_weights())
+        return copy
+
+    def new_network(name: str) -> keras.Model:
+        return encoder.network(
+            new_backbone(), config.network, pair.mean, pair.std, name
+        )
+
+    online = new_network("online")
+    target = new_network("target") if objective.ema else None
+    if target is not None and objective.target_init == "copy":
+        target.set_weights(online.get_weights())
+    model = DirectPred(
+        online,
+        target,
+        make_predictor(config.predictor),
+        loss=objective.loss,
+        symmetric=objective.symmetric_loss,
+        stop_gradient=objective.stop_gradient,
+        accumulation_steps=config.training.accumulation_steps,
+    )
+    rate = learning_rate(config, steps_per_epoch)
+    model.compile(
+        make_optimizer(config, rate),
+        predictor_weight_decay=config.optimizer.predictor_weight_decay,
+        predictor_learning_rate=predictor_learning_rate(config, steps_per_epoch),
+        jit_compile=config.training.jit_compile,
+        steps_per_execution=config.training.steps_per_execution,
+    )
+    return model
+
+
+def learning_rate(
+    config: Config, steps_per_epoch: int, *, multiplier: float = 1.0
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """The schedule of a config: linear scaling, warm-up, then constant or cosine."""
+    peak = schedules.peak_learning_rate(
+        config.optimizer.base_lr * multiplier, config.training.batch_size
+    )
+    return schedules.learning_rate(
+        config.optimizer.lr_schedule,
+        peak,
+        round(config.optimizer.warmup_epochs * steps_per_epoch),
+        config.training.epochs * steps_per_epoch,
+    )
+
+
+def predictor_learning_rate(config: Config, steps_per_epoch: int):
+    """The predictor's own rate, or None where it shares the network's."""
+    multiplier = config.optimizer.predictor_lr_multiplier
+    if config.optimizer.predictor_lr_schedule == "constant":
+        base_lr = config.optimizer.base_lr * multiplier
+        return schedules.peak_learning_rate(base_lr, config.training.batch_size)
+    if multiplier == 1.0:
+        return None
+    return learning_rate(config, steps_per_epoch, multiplier=multiplier)
+
+
+def make_optimizer(config: Config, rate) -> keras.optimizers.Optimizer:
+    """The optimizer of a config at a learning rate (number or schedule)."""
+    momentum, decay = config.optimizer.momentum, config.optimizer.weight_decay
+    if config.optimizer.optimizer == "lars":
+        return LARS(rate, momentum=momentum, weight_decay=decay)
+    if config.optimizer.optimizer == "sgd":
+        return SGD(rate, momentum=momentum, weight_decay=decay)
+    return keras.optimizers.AdamW(rate, weight_decay=decay)
+
+
+class Pretraining:
+    """A checked and built run; making one does everything but train.
+
+    Args:
+      config: of the run.
+      source: images to train on; None: those that `config.data` names. From Python,
+        `data.sources.from_arrays`.
+      backbone: see `build_model`.
+
+    Raises:
+      ValueError: a setting, data set, work directory or device that does not do, in
+        one line.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        source: Source | None = None,
+        backbone: keras.Model | None = None,
+    ):
+        self.config = config
+        data, training = config.data, config.training
+        self.pair = view_pair(data.views, data.view_strength)
+        self.source = source if source is not None else training_source(config)
+        self.steps_per_epoch = pipeline.steps_per_epoch(
+            self.source, training.batch_size
+        )
+        evaluation_sources = None
+        if source is None:
+            evaluation_sources = labelled_sources(config)
+        self.strategy = runtime.setup(training)
+        self.workdir = Workdir(training.workdir)
+        self.workdir.check_unchanged(config)
+        with self.strategy.scope():
+            self.model = build_model(config, self.steps_per_epoch, self.pair, backbone)
+        self.knn = self._knn_monitor(evaluation_sources)
+        self.checkpoints = Checkpoints(
+            self.model,
+            self.workdir.checkpoints,
+            training.checkpoint_every,
+            training.keep_checkpoints,
+        )
+
+    def _knn_monitor(self, labelled: tuple[Source, Source] | None):
+        if labelled is None or self.config.evaluation.knn_every == 0:
+            logging.info("no kNN monitor: no labelled test split, or --knn_every=0")
+            return None
+        bank, test = (
+            pipeline.evaluation_images(
+                source, self.pair, self.config.data.image_size, EVALUATION_BATCH
+            )
+            for source in labelled
+        )
+        return KNNMonitor(bank, test, labelled[0].num_classes, self.config.evaluation)
+
+    def run(self) -> dict[str, Any]:
+        """Trains from the latest checkpoint, or the start, to the last epoch.
+
+        Returns:
+          What `result.json` holds: epochs, step, the last metrics, and kNN by epoch.
+
+        Raises:
+          FloatingPointError: the loss is not finite.
+        """
+        training = self.config.training
+        self._log_start()
+        restored = self.checkpoints.restore()
+        done = int(self.model.optimizer.iterations) // self.steps_per_epoch
+        if restored:
+            logging.info("continuing %s after epoch %d", restored, done)
+        if done >= training.epochs:
+            logging.info("nothing to do: all %d epochs are done", training.epochs)
+            return self.workdir.read_result()
+        self.workdir.write_flags(self.config)
+        views = pipeline.training_views(
+            self.source,
+            self.pair,
+            self.config.data.image_size,
+            training.batch_size,
+            seed=training.seed,
+            start_epoch=done,
+        )
+        history = self.model.fit(
+            views,
+            initial_epoch=done,
+            epochs=training.epochs,
+            steps_per_epoch=self.steps_per_epoch,
+            callbacks=self._callbacks(),
+            shuffle=False,  # the pipeline does
+            verbose=0,
+        )
+        result = {
+            "epochs": training.epochs,
+            "step": int(self.model.optimizer.iterations),
+            **{name: values[-1] for name, values in history.history.items()},
+        }
+        if self.knn is not None:
+            result["knn_by_epoch"] = self.knn.history
+        self.workdir.write_result(result)
+        return result
+
+    def _callbacks(self) -> list[keras.callbacks.Callback]:
+        """In order: those that add to the logs come before those that read them."""
+        training, objective = self.config.training, self.config.objective
+        callbacks: list[keras.callbacks.Callback] = []
+        if objective.ema:
+            total = training.epochs * self.steps_per_epoch
+            callbacks.append(
+                TargetEMA(
+                    schedules.ema_momentum(
+                        objective.tau_schedule, objective.tau_base, total
+                    )
+                )
+            )
+        callbacks.append(StopOnNonFinite())
+        if self.knn is not None:
+            callbacks.append(self.knn)
+        return [
+            *callbacks,
+            CollapseWarning(),
+            Progress(training.batch_size, self.steps_per_epoch),
+            TensorBoard(
+                str(self.workdir.tensorboard), training.batch_size, training.log_every
+            ),
+            self.checkpoints,
+        ]
+
+    def _log_start(self) -> None:
+        config = self.config
+        runtime.log_devices(self.strategy, config.training)
+        logging.info(
+            "%s %s: %d images, %d steps per epoch, %d epochs",
+            self.source.name,
+            self.source.split,
+            self.source.num_examples,
+            self.steps_per_epoch,
+            config.training.epochs,
+        )
+        logging.info(
+            "%s + projector %d: %s weights; predictor %s, loss %s, %s",
+            config.network.backbone,
+            config.network.projector_dim,
+            f"{self.model.online.count_params():,}",
+            config.predictor.predictor,
+            config.objective.loss,
+            f"EMA {config.objective.tau_base:g} ({config.objective.tau_schedule})"
+            if config.objective.ema
+            else "no EMA: the target is the online network",
+        )
+        logging.info(
+            "%s: peak learning rate %g (%g x %d/256), %s, warm-up %g epochs",
+            config.optimizer.optimizer,
+            schedules.peak_learning_rate(
+                config.optimizer.base_lr, config.training.batch_size
+            ),
+            config.optimizer.base_lr,
+            config.training.batch_size,
+            config.optimizer.lr_schedule,
+            config.optimizer.warmup_epochs,
+        )
+        optimizer = self.model.optimizer
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        if isinstance(optimizer, LARS):
+            excluded = [
+                v.path for v in self.model.learned_variables if optimizer.is_excluded(v)
+            ]
+            logging.info(
+                "LARS: %d of %d variables without decay and trust ratio: %s",
+                len(excluded),
+                len(self.model.learned_variables),
+                ", ".join(excluded),
+            )

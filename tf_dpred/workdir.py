@@ -1,0 +1,115 @@
+"""The directory of a run: what was asked for, and what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tf_dpred.config import Config
+from tf_dpred.runtime import versions
+
+# Settings that a continued run may change: they decide how long it goes on, what is
+# watched and where things lie, not what a step computes.
+MAY_CHANGE = frozenset(
+    {
+        "checkpoint_every",
+        "data_dir",
+        "epochs",
+        "eval_test_split",
+        "eval_train_split",
+        "keep_checkpoints",
+        "knn_every",
+        "knn_k",
+        "knn_temperature",
+        "knn_test_size",
+        "knn_train_size",
+        "log_every",
+        "steps_per_execution",
+        "tpu",
+        "workdir",
+    }
+)
+
+
+class Workdir:
+    """`flags.json`, `checkpoints/`, `tensorboard/` and `result.json` of a run.
+
+    Args:
+      path: made if it does not exist.
+
+    Raises:
+      ValueError: it cannot be made or written to.
+    """
+
+    def __init__(self, path: str):
+        self.path = Path(path)
+        probe = self.path / f".writable.{os.getpid()}"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ValueError(
+                f"--workdir: received {path!r}, accepted: a directory that can be "
+                f"written to ({error.strerror})."
+            ) from error
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    def check_unchanged(self, config: Config) -> None:
+        """Refuses to continue a run under settings that would make it another one.
+
+        Raises:
+          ValueError: lists what differs from `flags.json`.
+        """
+        recorded = self._read("flags.json").get("flags")
+        if recorded is None:
+            return
+        now = config.to_dict()
+        differing = [
+            f"{name}: {recorded.get(name)!r} -> {value!r}"
+            for name, value in now.items()
+            if name not in MAY_CHANGE and recorded.get(name) != value
+        ]
+        if differing:
+            raise ValueError(
+                f"--workdir: received {str(self.path)!r}, which holds a run with other "
+                f"settings ({'; '.join(differing)}), accepted: the same settings, or "
+                "a new workdir."
+            )
+
+    def write_flags(self, config: Config) -> None:
+        """Records settings, versions and devices."""
+        record = {
+            "flags": config.to_dict(),
+            "versions": versions(),
+            "devices": [d.name for d in tf.config.list_logical_devices()],
+        }
+        self._write("flags.json", record)
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Records the last metrics."""
+        self._write("result.json", result)
+
+    def read_result(self) -> dict[str, Any]:
+        """What `write_result` recorded; empty before that."""
+        return self._read("result.json")
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def _write(self, name: str, value: dict[str, Any]) -> None:
+        temporary = self.path / f".{name}.tmp"
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+        temporary.replace(self.path / name)
