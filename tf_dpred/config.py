@@ -8,6 +8,7 @@ TensorFlow: a wrong value stops a program before anything slow happens.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,6 +88,8 @@ class Section:
         choices = field.metadata["choices"]
         if choices and value not in choices:
             refuse(field.name, value, "one of " + ", ".join(choices))
+        if isinstance(value, float) and math.isinf(value):
+            refuse(field.name, value, "a finite number")
         bounds = {k: v for k, v in field.metadata["bounds"].items() if v is not None}
         inside = {
             "at least": lambda bound: value >= bound,
@@ -329,8 +332,20 @@ class TrainingConfig(Section):
     workdir: str = setting(
         "runs/default", "flags.json, checkpoints/, tensorboard/, result.json"
     )
-    checkpoint_every: int = setting(1, "epochs between checkpoints", at_least=1)
+    checkpoint_every: int = setting(
+        1000,
+        "steps between checkpoints, besides those after each epoch; 0: those only",
+        at_least=0,
+    )
     keep_checkpoints: int = setting(3, "checkpoints kept", at_least=1)
+    background_checkpoints: bool = setting(
+        False, "write checkpoints from a thread while training goes on"
+    )
+    on_nonfinite: str = setting(
+        "stop",
+        "when loss, gradient norm, F or W is not finite: stop, or skip the update",
+        choices=("stop", "skip"),
+    )
     log_every: int = setting(50, "steps between TensorBoard points", at_least=1)
 
     def check(self) -> None:
@@ -368,6 +383,35 @@ class EvaluationConfig(Section):
     )
     eval_test_split: str | None = setting(
         None, "split that is classified; none: the data set's test or validation"
+    )
+    encoder: str = setting(
+        "online",
+        "the network to evaluate or export; untrained: as the run started",
+        choices=("online", "target", "untrained"),
+    )
+    export_dir: str | None = setting(
+        None, "evaluate this export; none: the checkpoint of --workdir"
+    )
+    protocol: str = setting(
+        "features",
+        "linear_eval: logistic regression on features, or random crops and a "
+        "learning rate chosen on held-out images",
+        choices=("features", "imagenet"),
+    )
+    label_fraction: float = setting(
+        0.1, "class-balanced part of the labels for finetune", above=0.0, at_most=1.0
+    )
+    eval_epochs: int | None = setting(
+        None, "epochs of linear_eval or finetune; none: the protocol's", at_least=1
+    )
+    eval_batch_size: int | None = setting(
+        None, "batch of linear_eval or finetune; none: the protocol's", at_least=1
+    )
+    eval_lr: float | None = setting(
+        None,
+        "learning rate per 256 images of linear_eval --protocol=imagenet or "
+        "finetune; none: chosen on held-out training images",
+        above=0.0,
     )
 
 

@@ -7,12 +7,13 @@ is not given keeps its default, which for `predictor` and `ema` is that of `--me
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from absl import flags
 
 from tf_dpred.config import METHODS, SECTIONS, Config, field_type
 
-MODES = ("pretrain", "preview")
+MODES = ("pretrain", "preview", "linear_eval", "knn", "finetune", "export")
 
 FLAGS = flags.FLAGS
 
@@ -69,13 +70,18 @@ for _section in SECTIONS.values():
         _define(_field)
 
 
+def given_settings(values: flags.FlagValues = FLAGS) -> dict[str, Any]:
+    """Name -> value of the settings that were given, on the line or in a flagfile."""
+    names = ["method"] + [
+        field.name for kind in SECTIONS.values() for field in dataclasses.fields(kind)
+    ]
+    return {n: values[n].value for n in names if values[n].present}
+
+
 def config_from_flags(values: flags.FlagValues = FLAGS) -> Config:
     """The Config that the parsed flags ask for.
 
     Raises:
       ValueError: a value that is not accepted; one line that names the flag.
     """
-    names = ["method"] + [
-        field.name for kind in SECTIONS.values() for field in dataclasses.fields(kind)
-    ]
-    return Config.from_dict({n: values[n].value for n in names if values[n].present})
+    return Config.from_dict(given_settings(values))

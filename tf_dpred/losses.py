@@ -44,7 +44,8 @@ def iso(prediction: tf.Tensor, projection: tf.Tensor, feature: tf.Tensor) -> tf.
     z_norm = tf.maximum(tf.norm(projection, axis=-1), 1e-12)
     agreement = tf.reduce_sum(prediction * projection, axis=-1)
     pull = tf.stop_gradient(1.0 / (p_norm * z_norm))
-    hold = tf.stop_gradient(agreement / (p_norm**3 * z_norm))
+    # Not agreement / (|p|^3 |z|): that product is 0 in float32 where both are tiny.
+    hold = tf.stop_gradient(agreement * pull / p_norm**2)
     return -2.0 * (
         pull * tf.reduce_sum(feature * projection, axis=-1)
         - 0.5 * hold * tf.reduce_sum(feature * prediction, axis=-1)

@@ -15,6 +15,8 @@ from tf_dpred import flags as tf_dpred_flags
 flags.adopt_module_key_flags(tf_dpred_flags)
 
 EXIT_REFUSED = 2  # bad input: nothing was done
+EXIT_FAILED = 1  # a number was not finite, or the last checkpoint was not written
+EXIT_PREEMPTED = 75  # SIGTERM or SIGINT; a checkpoint was written (EX_TEMPFAIL)
 
 
 @contextlib.contextmanager
@@ -59,13 +61,26 @@ def main(argv: Sequence[str]) -> None:
 
             logging.info("wrote %s", preview.write(config))
             return
+        if flags.FLAGS.mode != "pretrain":
+            from tf_dpred import downstream
+
+            print(downstream.run(flags.FLAGS.mode, tf_dpred_flags.given_settings()))
+            return
         from tf_dpred import train
 
         run = train.Pretraining(config)
     except ValueError as error:
         logging.debug("refused", exc_info=True)
-        sys.exit(_refusal(error))
-    run.run()
+        sys.exit(_complain(error, EXIT_REFUSED))
+    from tf_dpred.callbacks.guards import Preempted
+
+    try:
+        run.run()
+    except Preempted as stop:
+        logging.info("%s", stop)
+        sys.exit(EXIT_PREEMPTED)
+    except (FloatingPointError, OSError) as error:
+        sys.exit(_complain(error, EXIT_FAILED))
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -74,12 +89,12 @@ def parse(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (flags.Error, OSError) as error:
-        sys.exit(_refusal(error))
+        sys.exit(_complain(error, EXIT_REFUSED))
 
 
-def _refusal(error: Exception) -> int:
+def _complain(error: Exception, code: int) -> int:
     print("tf_dpred: " + " ".join(str(error).split()), file=sys.stderr)
-    return EXIT_REFUSED
+    return code
 
 
 def run() -> None:

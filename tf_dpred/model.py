@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
 from tf_dpred import spectrum
+from tf_dpred.guard import FiniteGuard
 from tf_dpred.losses import LOSSES
 from tf_dpred.predictors import Predictor
 
@@ -37,6 +38,8 @@ class DirectPred(keras.Model):
         separate target, whose variables are never trained.
       accumulation_steps: micro-batches that a step's batch is split into. Gradients
         are averaged over them; optimizer, F, W and target advance once.
+      skip_nonfinite: undo a step in which the loss, the gradient norm, F or W is not
+        finite, except that it counts as a step. Costs a copy of all variables.
 
     Raises:
       ValueError: unknown loss, or a target that does not fit the other arguments.
@@ -51,6 +54,7 @@ class DirectPred(keras.Model):
         symmetric: bool = True,
         stop_gradient: bool = True,
         accumulation_steps: int = 1,
+        skip_nonfinite: bool = False,
         name: str = "direct_pred",
     ):
         super().__init__(name=name)
@@ -70,6 +74,8 @@ class DirectPred(keras.Model):
         self.symmetric = symmetric
         self.stop_gradient = stop_gradient
         self.accumulation_steps = accumulation_steps
+        self.skip_nonfinite = skip_nonfinite
+        self.guard = FiniteGuard()
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.feature_std = keras.metrics.Mean(name="feature_std")
         self._update_target: Callable[[tf.Tensor], None] | None = None
@@ -87,6 +93,12 @@ class DirectPred(keras.Model):
     def learned_variables(self) -> list[keras.Variable]:
         """What the optimizer trains: never the target's variables."""
         return self.online.trainable_variables + self.predictor.trainable_variables
+
+    @property
+    def steps_done(self) -> int:
+        """Optimizer steps so far."""
+        # Not int(variable): a variable of several replicas has no __int__.
+        return int(self.optimizer.iterations.numpy())
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -150,8 +162,25 @@ class DirectPred(keras.Model):
                 "fit(..., callbacks=[TargetEMA(schedule), ...])."
             )
         step = tf.convert_to_tensor(self.optimizer.iterations)
+        before = self._copy_of_state() if self.skip_nonfinite else []
+        finite = self._step(data, step)
+        for variable, value in before:
+            variable.assign(tf.where(finite, variable, value))
+        return self.get_metrics_result()
+
+    def _copy_of_state(self) -> list[tuple[keras.Variable, tf.Tensor]]:
+        """The variables that a skipped step must not change, and their values."""
+        counters = {id(v) for v in self.guard.variables}
+        counters.add(id(self.optimizer.iterations))
+        variables = self.variables + self.optimizer.variables
+        return [
+            (v, tf.identity(v.value)) for v in variables if id(v) not in counters
+        ]
+
+    def _step(self, data, step: tf.Tensor) -> tf.Tensor:
+        """The step of the paper -> whether everything in it was finite."""
         variables = self.learned_variables
-        gradients, projections = self._accumulate(data, variables)
+        gradients, loss, projections = self._accumulate(data, variables)
         self.optimizer.apply(gradients, variables)
         f1, f2, z1, z2 = (tf.concat(p, axis=0) for p in zip(*projections, strict=True))
         self.predictor.observe(f1, f2, z1, z2)
@@ -159,14 +188,26 @@ class DirectPred(keras.Model):
         if self._update_target is not None:
             self._update_target(step)
         self.feature_std.update_state(spectrum.feature_std(f1))
-        return self.get_metrics_result()
+        return self.guard.observe(step, self._watched(loss, gradients))
+
+    def _watched(self, loss, gradients) -> list[tf.Tensor | None]:
+        """In the order of `guard.QUANTITIES`."""
+        # Loss scaling overflows on purpose, and skips such a step by itself.
+        scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+        matrix = getattr(self.predictor, "matrix", None)
+        return [
+            loss,
+            None if scaled else tf.linalg.global_norm(gradients),
+            self.predictor.correlation,
+            None if matrix is None else tf.convert_to_tensor(matrix),
+        ]
 
     def _accumulate(self, data, variables):
-        """Gradients of the mean loss, and the projections of each micro-batch."""
+        """Gradients of the mean loss, that loss, and each micro-batch's projections."""
         micro_batches = zip(
             *(tf.split(view, self.accumulation_steps) for view in data), strict=True
         )
-        projections, total = [], None
+        projections, losses, total = [], [], None
         for view1, view2 in micro_batches:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([v.value for v in variables])
@@ -181,8 +222,9 @@ class DirectPred(keras.Model):
             else:
                 total = [t + g for t, g in zip(total, gradients, strict=True)]
             self.loss_tracker.update_state(loss)
+            losses.append(tf.reduce_mean(loss))
             projections.append([tf.stop_gradient(p) for p in projected])
-        return total, projections
+        return total, tf.reduce_mean(losses), projections
 
     def _loss(self, view1, view2):
         """Per-example loss [n], and f1, f2, z1, z2, each [n, d]."""

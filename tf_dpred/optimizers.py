@@ -84,7 +84,8 @@ class _CoupledDecayOptimizer(keras.optimizers.Optimizer):
 
     def _decay_of(self, variable: keras.Variable) -> float | None:
         """The decay coefficient, None where a variable is excluded from decay."""
-        return self.coupled_weight_decay
+        # Private, but the only way to what `exclude_from_weight_decay` was told.
+        return self.coupled_weight_decay if self._use_weight_decay(variable) else None
 
     def _adapt(self, gradient: tf.Tensor, variable, index: int) -> tf.Tensor:
         return gradient
@@ -192,7 +193,7 @@ class LARS(_CoupledDecayOptimizer):
         self._adapted = [not self.is_excluded(v) for v in variables]
 
     def _decay_of(self, variable: keras.Variable) -> float | None:
-        return None if self.is_excluded(variable) else self.coupled_weight_decay
+        return None if self.is_excluded(variable) else super()._decay_of(variable)
 
     def _adapt(self, gradient: tf.Tensor, variable, index: int) -> tf.Tensor:
         if not self._adapted[index]:

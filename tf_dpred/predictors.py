@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 
 import keras
 import tensorflow as tf
@@ -193,12 +194,25 @@ class ClosedForm(_Matrix):
 
     def reset(self, step: tf.Tensor) -> None:
         if self.freq == 1:
-            self.matrix.assign(self.weights_from_statistics())
+            self.matrix.assign(self._weights_or_nan())
             return
         tf.cond(
             step % self.freq == 0,
-            lambda: self.matrix.assign(self.weights_from_statistics()),
+            lambda: self.matrix.assign(self._weights_or_nan()),
             lambda: tf.convert_to_tensor(self.matrix),
+        )
+
+    def _weights_or_nan(self) -> tf.Tensor:
+        """W, all NaN if F is not finite.
+
+        LAPACK would end the step with an error that says nothing of this; NaN reaches
+        the loss, where `StopOnNonFinite` names it and the step.
+        """
+        f = self.correlation
+        return tf.cond(
+            tf.reduce_all(tf.math.is_finite(f)),
+            self.weights_from_statistics,
+            lambda: tf.fill(tf.shape(f), tf.constant(math.nan, f.dtype)),
         )
 
 

@@ -116,7 +116,7 @@ def log_devices(strategy: tf.distribute.Strategy, config: TrainingConfig) -> Non
     replicas = strategy.num_replicas_in_sync
     logging.info(
         "%s, %d replica%s, batch %d global, %d per replica and micro-batch, %s",
-        type(strategy).__name__.removesuffix("V1"),
+        type(strategy).__name__ if replicas > 1 else "one device",
         replicas,
         "" if replicas == 1 else "s",
         config.batch_size,

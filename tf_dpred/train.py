@@ -9,7 +9,13 @@ from absl import logging
 
 from tf_dpred import runtime, schedules
 from tf_dpred.callbacks.checkpoint import Checkpoints
-from tf_dpred.callbacks.guards import CollapseWarning, StopOnNonFinite
+from tf_dpred.callbacks.guards import (
+    CollapseWarning,
+    Preemption,
+    ReportSkipped,
+    StopOnNonFinite,
+)
+from tf_dpred.callbacks.history import EpochLog
 from tf_dpred.callbacks.knn import KNNMonitor
 from tf_dpred.callbacks.monitor import Progress, TensorBoard
 from tf_dpred.callbacks.target_ema import TargetEMA
@@ -105,6 +111,7 @@ def build_model(
         symmetric=objective.symmetric_loss,
         stop_gradient=objective.stop_gradient,
         accumulation_steps=config.training.accumulation_steps,
+        skip_nonfinite=config.training.on_nonfinite == "skip",
     )
     rate = learning_rate(config, steps_per_epoch)
     model.compile(
@@ -186,15 +193,20 @@ class Pretraining:
         self.strategy = runtime.setup(training)
         self.workdir = Workdir(training.workdir)
         self.workdir.check_unchanged(config)
+        self.workdir.lock()
         with self.strategy.scope():
             self.model = build_model(config, self.steps_per_epoch, self.pair, backbone)
         self.knn = self._knn_monitor(evaluation_sources)
+        self.epoch_log = EpochLog(self.workdir.epochs)
         self.checkpoints = Checkpoints(
             self.model,
             self.workdir.checkpoints,
-            training.checkpoint_every,
-            training.keep_checkpoints,
+            steps_per_epoch=self.steps_per_epoch,
+            every=training.checkpoint_every,
+            keep=training.keep_checkpoints,
+            background=training.background_checkpoints,
         )
+        self.restored = self.checkpoints.restore()
 
     def _knn_monitor(self, labelled: tuple[Source, Source] | None):
         if labelled is None or self.config.evaluation.knn_every == 0:
@@ -206,7 +218,13 @@ class Pretraining:
             )
             for source in labelled
         )
-        return KNNMonitor(bank, test, labelled[0].num_classes, self.config.evaluation)
+        return KNNMonitor(
+            bank,
+            test,
+            labelled[0].num_classes,
+            self.config.evaluation,
+            self.config.training.epochs,
+        )
 
     def run(self) -> dict[str, Any]:
         """Trains from the latest checkpoint, or the start, to the last epoch.
@@ -215,44 +233,74 @@ class Pretraining:
           What `result.json` holds: epochs, step, the last metrics, and kNN by epoch.
 
         Raises:
-          FloatingPointError: the loss is not finite.
+          FloatingPointError: a number is not finite and `on_nonfinite` is `stop`.
+          guards.Preempted: a signal ended the run; a checkpoint was written.
+          OSError: the last checkpoint could not be written.
         """
-        training = self.config.training
+        try:
+            return self._run()
+        finally:
+            self.workdir.unlock()
+
+    def _run(self) -> dict[str, Any]:
+        epochs = self.config.training.epochs
         self._log_start()
-        restored = self.checkpoints.restore()
-        done = int(self.model.optimizer.iterations) // self.steps_per_epoch
-        if restored:
-            logging.info("continuing %s after epoch %d", restored, done)
-        if done >= training.epochs:
-            logging.info("nothing to do: all %d epochs are done", training.epochs)
-            return self.workdir.read_result()
-        self.workdir.write_flags(self.config)
+        step = self.model.steps_done
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        if self.restored:
+            logging.info(
+                "continuing from %s, epoch %d, step %d of it",
+                self.restored,
+                epoch + 1,
+                step_in_epoch,
+            )
+        self.epoch_log.truncate(step)
+        if epoch < epochs:
+            self.workdir.write_flags(self.config)
+            with Preemption(self.checkpoints) as preemption:
+                callbacks = [*self._callbacks(), preemption]
+                if step_in_epoch:
+                    self._fit(callbacks, epoch, epoch + 1, step_in_epoch)
+                    epoch += 1
+                if epoch < epochs:
+                    self._fit(callbacks, epoch, epochs)
+            self.checkpoints.save()
+            self.checkpoints.wait()
+        else:
+            logging.info("nothing to do: all %d epochs are done", epochs)
+        result = self._result()
+        self.workdir.write_result(result)
+        return result
+
+    def _fit(
+        self, callbacks: list, start: int, end: int, step_in_epoch: int = 0
+    ) -> None:
+        """Trains epochs start, ..., end - 1; the first from a step of it on."""
+        training = self.config.training
         views = pipeline.training_views(
             self.source,
             self.pair,
             self.config.data.image_size,
             training.batch_size,
             seed=training.seed,
-            start_epoch=done,
+            start_epoch=start,
+            start_step=step_in_epoch,
         )
-        history = self.model.fit(
+        self.model.fit(
             views,
-            initial_epoch=done,
-            epochs=training.epochs,
-            steps_per_epoch=self.steps_per_epoch,
-            callbacks=self._callbacks(),
+            initial_epoch=start,
+            epochs=end,
+            steps_per_epoch=self.steps_per_epoch - step_in_epoch,
+            callbacks=callbacks,
             shuffle=False,  # the pipeline does
             verbose=0,
         )
-        result = {
-            "epochs": training.epochs,
-            "step": int(self.model.optimizer.iterations),
-            **{name: values[-1] for name, values in history.history.items()},
-        }
-        if self.knn is not None:
-            result["knn_by_epoch"] = self.knn.history
-        self.workdir.write_result(result)
-        return result
+
+    def _result(self) -> dict[str, Any]:
+        """The last epoch's metrics, and kNN by epoch."""
+        entries = self.epoch_log.read()
+        by_epoch = {e["epoch"]: e["knn"] for e in entries if "knn" in e}
+        return {**entries[-1], "knn_by_epoch": by_epoch}
 
     def _callbacks(self) -> list[keras.callbacks.Callback]:
         """In order: those that add to the logs come before those that read them."""
@@ -267,16 +315,18 @@ class Pretraining:
                     )
                 )
             )
-        callbacks.append(StopOnNonFinite())
+        skip = training.on_nonfinite == "skip"
+        callbacks.append(ReportSkipped() if skip else StopOnNonFinite())
         if self.knn is not None:
             callbacks.append(self.knn)
         return [
             *callbacks,
             CollapseWarning(),
-            Progress(training.batch_size, self.steps_per_epoch),
+            Progress(training.batch_size, self.steps_per_epoch, training.epochs),
             TensorBoard(
                 str(self.workdir.tensorboard), training.batch_size, training.log_every
             ),
+            self.epoch_log,
             self.checkpoints,
         ]
 

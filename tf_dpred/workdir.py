@@ -1,42 +1,48 @@
-"""The directory of a run: what was asked for, and what came out."""
+"""The directory of a run: what was asked for, and what came out.
+
+    flags.json      settings, versions, devices
+    checkpoints/    step-00001234.npz, the newest few
+    epochs.jsonl    the metrics of each epoch
+    tensorboard/    curves
+    result.json     the last metrics
+    .lock           held while a process trains here; the system frees it after a crash
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import fcntl
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from tf_dpred.config import Config
+from tf_dpred.config import Config, EvaluationConfig
 from tf_dpred.runtime import versions
 
 # Settings that a continued run may change: they decide how long it goes on, what is
 # watched and where things lie, not what a step computes.
 MAY_CHANGE = frozenset(
     {
+        "background_checkpoints",
         "checkpoint_every",
         "data_dir",
         "epochs",
-        "eval_test_split",
-        "eval_train_split",
         "keep_checkpoints",
-        "knn_every",
-        "knn_k",
-        "knn_temperature",
-        "knn_test_size",
-        "knn_train_size",
         "log_every",
+        "max_bad_images",
         "steps_per_execution",
         "tpu",
         "workdir",
     }
-)
+) | {field.name for field in dataclasses.fields(EvaluationConfig)}
 
 
 class Workdir:
-    """`flags.json`, `checkpoints/`, `tensorboard/` and `result.json` of a run.
+    """The files of a run.
 
     Args:
       path: made if it does not exist.
@@ -57,6 +63,38 @@ class Workdir:
                 f"--workdir: received {path!r}, accepted: a directory that can be "
                 f"written to ({error.strerror})."
             ) from error
+
+    def lock(self) -> None:
+        """Claims the directory for this process, until it ends in whatever way.
+
+        By flock(2): on a network file system that does not pass it on, processes of
+        other machines are not seen.
+
+        Raises:
+          ValueError: another process holds it.
+        """
+        self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 - held open
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "another process"
+            self._lock.close()
+            raise ValueError(
+                f"--workdir: received {str(self.path)!r}, where {owner} is training, "
+                "accepted: a workdir that no other process uses."
+            ) from error
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._lock.flush()
+
+    def unlock(self) -> None:
+        """Gives the directory free."""
+        self._lock.close()
+
+    @property
+    def epochs(self) -> Path:
+        return self.path / "epochs.jsonl"
 
     @property
     def checkpoints(self) -> Path:

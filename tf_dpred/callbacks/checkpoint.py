@@ -1,76 +1,189 @@
-"""Everything that the rest of a run depends on, on disk."""
+"""Everything that the rest of a run depends on, saved while it runs."""
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import keras
-import tensorflow as tf
+import numpy as np
 from absl import logging
 
+from tf_dpred import checkpoint
 from tf_dpred.model import DirectPred
 
 
-def training_state(model: DirectPred) -> dict[str, tf.Variable]:
+def training_state(model: DirectPred) -> dict[str, keras.Variable]:
     """All variables of a compiled model, by unique names.
 
     Online network, target with its own BatchNorm statistics, predictor with F and W,
-    and the optimizer with its step count. Listed here by hand and not left to object
-    tracking, so that a restore can be checked to have filled all of them.
+    the optimizer with its step count, and the metrics of the epoch in progress. Names
+    are places, `online/0012/kernel` and `optimizer/0034`: paths, which also make the
+    names of momenta, hold the numbers that Keras gives to unnamed layers, new ones for
+    every model that a process builds.
     """
     parts = {
         "online": model.online.variables,
         "predictor": model.predictor.variables,
-        "optimizer": model.optimizer.variables,
+        "guard": model.guard.variables,
+        "metrics": [v for metric in model.metrics for v in metric.variables],
     }
     if model.has_separate_target:
         parts["target"] = model.target.variables
-    return {
-        f"{part}/{index:04d}/{variable.path}": variable.value
+    state = {
+        f"{part}/{index:04d}/{variable.name}": variable
         for part, variables in parts.items()
         for index, variable in enumerate(variables)
     }
+    for index, variable in enumerate(model.optimizer.variables):
+        state[f"optimizer/{index:04d}"] = variable
+    return state
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves the training state every N epochs and after the last.
+    """Saves the training state every N steps and at the end of each epoch.
 
-    `tf.train.CheckpointManager` writes beside and renames, checks sums when reading,
-    and removes what is too old.
+    A checkpoint that cannot be written (a full disk) is reported and training goes
+    on with the last good one intact; only at the end of the run it is an error.
 
     Args:
       model: compiled.
       directory: of the checkpoints.
-      every: epochs.
-      keep: checkpoints kept.
+      steps_per_epoch: optimizer steps.
+      every: steps between checkpoints inside an epoch; 0: none there.
+      keep: checkpoints kept, at least 1.
+      background: write from a thread while training goes on; the values are copied
+        first.
     """
 
-    def __init__(self, model: DirectPred, directory: Path, every: int, keep: int):
+    def __init__(
+        self,
+        model: DirectPred,
+        directory: Path,
+        *,
+        steps_per_epoch: int,
+        every: int = 0,
+        keep: int = 3,
+        background: bool = False,
+    ):
         super().__init__()
+        self.state = training_state(model)
+        self.directory = directory
+        self.steps_per_epoch = steps_per_epoch
         self.every = every
-        self._checkpoint = tf.train.Checkpoint(state=training_state(model))
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(directory), keep, checkpoint_name="step"
-        )
+        self.keep = keep
+        self._iterations = model.optimizer.iterations
+        self._saved_step = 0
+        self._pending_metrics: dict[str, np.ndarray] = {}
+        self._writer = ThreadPoolExecutor(1) if background else None
+        self._writing: Future | None = None
 
-    def restore(self) -> str | None:
-        """Restores the latest checkpoint.
+    def restore(self) -> Path | None:
+        """Restores the newest checkpoint that is whole.
 
         Returns:
           Its path, or None if there is none.
 
         Raises:
-          AssertionError: variables of model and checkpoint do not match one to one.
+          checkpoint.CheckpointError: none can be read, or its variables are not those
+            of the model, one to one.
         """
-        path = self._manager.latest_checkpoint
-        if path:
-            self._checkpoint.restore(path).assert_consumed()
+        found = checkpoint.load_latest(self.directory)
+        if found is None:
+            return None
+        path, arrays = found
+        check_matches(path, arrays, self.state)
+        for name, variable in self.state.items():
+            variable.assign(arrays[name])
+        self._saved_step = self._step()
+        if self._saved_step % self.steps_per_epoch:
+            # Keras resets the metrics when it begins the rest of the epoch.
+            self._pending_metrics = {
+                name: arrays[name] for name in arrays if name.startswith("metrics/")
+            }
         return path
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        done = epoch + 1
-        if done % self.every and done != self.params["epochs"]:
+    def save(self) -> None:
+        """Saves the state of this moment, unless this step is saved already.
+
+        Raises:
+          OSError: it could not be written.
+        """
+        step = self._step()
+        if step == self._saved_step:
             return
-        step = int(self.model.optimizer.iterations)
-        path = self._manager.save(checkpoint_number=step)
-        logging.info("epoch %d: saved %s", done, path)
+        # A copy: what TensorFlow hands out may be the variable's own memory.
+        arrays = {
+            name: np.array(keras.ops.convert_to_numpy(variable))
+            for name, variable in self.state.items()
+        }
+        self.wait()
+        if self._writer is None:
+            self._write(step, arrays)
+        else:
+            self._writing = self._writer.submit(self._write, step, arrays)
+        self._saved_step = step
+
+    def wait(self) -> None:
+        """Waits for a checkpoint that is being written.
+
+        Raises:
+          OSError: it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+        path = checkpoint.path_of(self.directory, step)
+        checkpoint.save(path, arrays)
+        checkpoint.remove_old(self.directory, self.keep)
+        logging.debug("saved %s", path)
+
+    def _step(self) -> int:
+        return int(self._iterations.numpy())
+
+    def _save_or_report(self) -> None:
+        try:
+            self.save()
+        except OSError as error:
+            logging.error(
+                "no checkpoint at step %d: %s. Training goes on; the last good "
+                "checkpoint is intact.",
+                self._step(),
+                error,
+            )
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        for name, value in self._pending_metrics.items():
+            self.state[name].assign(value)
+        self._pending_metrics = {}
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        # Not `step % every`: steps_per_execution may jump over the multiples.
+        if self.every and self._step() // self.every > self._saved_step // self.every:
+            self._save_or_report()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._save_or_report()
+
+
+def check_matches(path: Path, arrays: dict, state: dict) -> None:
+    """Checks that a checkpoint holds the variables of a model and no others.
+
+    Raises:
+      checkpoint.CheckpointError: names what differs.
+    """
+    missing = sorted(state.keys() - arrays.keys())
+    strange = sorted(arrays.keys() - state.keys())
+    reshaped = [
+        f"{name} {arrays[name].shape} for {tuple(state[name].shape)}"
+        for name in sorted(state.keys() & arrays.keys())
+        if arrays[name].shape != tuple(state[name].shape)
+    ]
+    if missing or strange or reshaped:
+        raise checkpoint.CheckpointError(
+            f"{path} does not fit the model: missing {missing[:3]}, not in the model "
+            f"{strange[:3]}, of another shape {reshaped[:3]} (the first of "
+            f"{len(missing)}, {len(strange)}, {len(reshaped)})."
+        )

@@ -1,11 +1,15 @@
-"""Says early what goes wrong: collapse, and numbers that are not finite."""
+"""Says early what goes wrong, and stops a run in order."""
 
 from __future__ import annotations
 
-import math
+import os
+import signal
+from types import FrameType
 
 import keras
 from absl import logging
+
+from tf_dpred.callbacks.checkpoint import Checkpoints
 
 
 class CollapseWarning(keras.callbacks.Callback):
@@ -40,15 +44,87 @@ class CollapseWarning(keras.callbacks.Callback):
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Ends training at the first step whose loss is not finite.
+    """Ends training at the first step with a number that is not finite.
 
     Raises:
-      FloatingPointError: names the quantity and the step.
+      FloatingPointError: names the quantity (loss, gradient norm, F or W) and the
+        step. No checkpoint of that step is written.
     """
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        for name in ("loss", "feature_std"):
-            value = (logs or {}).get(name)
-            if value is not None and not math.isfinite(value):
-                step = int(self.model.optimizer.iterations)
-                raise FloatingPointError(f"{name} is {value} after step {step}.")
+        found = self.model.guard.describe()
+        if found is not None:
+            raise FloatingPointError(found)
+
+
+class ReportSkipped(keras.callbacks.Callback):
+    """Logs how many steps were undone (`skip_nonfinite`), and adds it to the logs."""
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self._reported = int(self.model.guard.count.numpy())
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        count = int(self.model.guard.count.numpy())
+        if count > self._reported:
+            logging.warning(
+                "skipped %d updates so far that were not finite (the first: %s)",
+                count,
+                self.model.guard.describe(),
+            )
+            self._reported = count
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if logs is not None:
+            logs["skipped_updates"] = int(self.model.guard.count.numpy())
+
+
+class Preempted(Exception):
+    """A signal ended the run after a checkpoint; the same command continues it."""
+
+
+class Preemption(keras.callbacks.Callback):
+    """On SIGTERM or SIGINT: a checkpoint after the current step, then `Preempted`.
+
+    A second signal ends the process at once. The handlers are in place while training
+    runs; those before them come back afterwards.
+
+    Args:
+      checkpoints: that saves.
+
+    Raises:
+      Preempted: names the signal and the step.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self, checkpoints: Checkpoints):
+        super().__init__()
+        self.checkpoints = checkpoints
+        self._received: int | None = None
+
+    def __enter__(self) -> Preemption:
+        self._before = {s: signal.signal(s, self._on_signal) for s in self.SIGNALS}
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._received is not None:
+            os._exit(128 + number)
+        self._received = number
+        logging.warning(
+            "%s: stopping after this step; once more to stop at once",
+            signal.Signals(number).name,
+        )
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if self._received is None:
+            return
+        self.checkpoints.save()
+        self.checkpoints.wait()
+        raise Preempted(
+            f"{signal.Signals(self._received).name}: saved step "
+            f"{self.model.steps_done}; the same command continues."
+        )

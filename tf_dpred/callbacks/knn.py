@@ -19,6 +19,7 @@ class KNNMonitor(keras.callbacks.Callback):
       test: batches of (images, labels) that are classified.
       num_classes: of the labels.
       config: k, temperature and how often.
+      epochs: of the whole run.
     """
 
     def __init__(
@@ -27,24 +28,27 @@ class KNNMonitor(keras.callbacks.Callback):
         test: tf.data.Dataset,
         num_classes: int,
         config: EvaluationConfig,
+        epochs: int,
     ):
         super().__init__()
         self.bank, self.test = bank, test
         self.num_classes = num_classes
         self.config = config
-        self.history: dict[int, float] = {}
+        self.epochs = epochs
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         self._extract = FeatureExtractor(model.online)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        if int(self.model.optimizer.iterations) == 0:
-            self._evaluate(0)
+        if self.model.steps_done == 0:
+            accuracy = self._evaluate(0)
+            if logs is not None:
+                logs["knn"] = accuracy
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         done = epoch + 1
-        if done % self.config.knn_every and done != self.params["epochs"]:
+        if done % self.config.knn_every and done != self.epochs:
             return
         accuracy = self._evaluate(done)
         if logs is not None:
@@ -68,5 +72,4 @@ class KNNMonitor(keras.callbacks.Callback):
             len(bank[1]),
             len(test[1]),
         )
-        self.history[epoch] = accuracy
         return accuracy

@@ -32,12 +32,14 @@ class TensorBoard(keras.callbacks.Callback):
         self.log_every = log_every
 
     def _step(self) -> int:
-        return int(self.model.optimizer.iterations)
+        return self.model.steps_done
 
     def _write(self, scalars: dict[str, float]) -> None:
         with self.writer.as_default(step=self._step()):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
+        # At once, so that a killed run has its points up to the last checkpoint.
+        self.writer.flush()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._since = (self._step(), time.perf_counter())
@@ -49,7 +51,7 @@ class TensorBoard(keras.callbacks.Callback):
         if step // self.log_every == last_step // self.log_every:
             return
         scalars = dict(logs or {})
-        scalars["learning_rate"] = float(self.model.optimizer.learning_rate)
+        scalars["learning_rate"] = float(self.model.optimizer.learning_rate.numpy())
         images = (step - last_step) * self.batch_size
         scalars["images_per_second"] = images / (now - last_time)
         self._write({f"train/{name}": value for name, value in scalars.items()})
@@ -59,7 +61,6 @@ class TensorBoard(keras.callbacks.Callback):
         scalars = {f"epoch/{name}": value for name, value in (logs or {}).items()}
         scalars.update(self._spectrum())
         self._write(scalars)
-        self.writer.flush()
 
     def _spectrum(self) -> dict[str, float]:
         predictor = self.model.predictor
@@ -76,9 +77,6 @@ class TensorBoard(keras.callbacks.Callback):
             scalars["F/alignment_with_predictor"] = spectrum.alignment(f, w)
         return scalars
 
-    def on_train_end(self, logs: dict | None = None) -> None:
-        self.writer.close()
-
 
 class Progress(keras.callbacks.Callback):
     """Logs loss, speed and time left: every `seconds`, and at the end of an epoch.
@@ -86,11 +84,19 @@ class Progress(keras.callbacks.Callback):
     Args:
       batch_size: images of one step.
       steps_per_epoch: steps.
+      epochs: of the whole run.
       seconds: between lines.
     """
 
-    def __init__(self, batch_size: int, steps_per_epoch: int, seconds: float = 20.0):
+    def __init__(
+        self,
+        batch_size: int,
+        steps_per_epoch: int,
+        epochs: int,
+        seconds: float = 20.0,
+    ):
         super().__init__()
+        self.epochs = epochs
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
         self.seconds = seconds
@@ -102,12 +108,12 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch = epoch
         if self._mark:  # evaluation between epochs is left out as well
-            self._mark = (int(self.model.optimizer.iterations), time.perf_counter())
+            self._mark = (self.model.steps_done, time.perf_counter())
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         now = time.perf_counter()
         if self._mark is None:
-            self._mark = (int(self.model.optimizer.iterations), now)
+            self._mark = (self.model.steps_done, now)
         elif now - self._mark[1] >= self.seconds:
             self._report(logs or {}, now)
 
@@ -115,13 +121,13 @@ class Progress(keras.callbacks.Callback):
         self._report(logs or {}, time.perf_counter())
 
     def _report(self, logs: dict, now: float) -> None:
-        step = int(self.model.optimizer.iterations)
-        parts = [f"epoch {self._epoch + 1}/{self.params['epochs']}", f"step {step}"]
+        step = self.model.steps_done
+        parts = [f"epoch {self._epoch + 1}/{self.epochs}", f"step {step}"]
         parts += [f"{name} {value:.4g}" for name, value in logs.items()]
-        parts.append(f"lr {float(self.model.optimizer.learning_rate):.4g}")
+        parts.append(f"lr {float(self.model.optimizer.learning_rate.numpy()):.4g}")
         if self._mark and step > self._mark[0] and now > self._mark[1]:
             speed = (step - self._mark[0]) / (now - self._mark[1])
-            left = self.params["epochs"] * self.steps_per_epoch - step
+            left = self.epochs * self.steps_per_epoch - step
             parts.append(f"{speed * self.batch_size:.0f} images/s")
             parts.append(f"ETA {_duration(left / speed)}")
         logging.info("%s", "  ".join(parts))

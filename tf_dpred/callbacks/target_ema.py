@@ -60,5 +60,5 @@ class TargetEMA(keras.callbacks.Callback):
 
     def tau(self) -> float:
         """The momentum of the latest optimizer step."""
-        step = max(int(self.model.optimizer.iterations) - 1, 0)
+        step = max(self.model.steps_done - 1, 0)
         return float(self.schedule(tf.constant(step, tf.float32)))

@@ -101,9 +101,15 @@ def jitter(
       style: key of `JITTER_STYLES`.
     """
     turns = tf.gather(ORDERS, order)
-    for turn in range(len(amounts)):
+
+    def next_turn(turn: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         for index, operation in enumerate(JITTER_STYLES[style]):
             mine = mask & (turns[:, turn] == index)
             images = apply_where(mine, operation, images, amounts[index])
-        images = tf.clip_by_value(images, 0.0, 1.0)
+        return turn + 1, tf.clip_by_value(images, 0.0, 1.0)
+
+    # A loop in the graph: unrolled, it takes a second more to trace.
+    _, images = tf.while_loop(
+        lambda turn, images: turn < len(amounts), next_turn, (0, images)
+    )
     return images

@@ -11,13 +11,14 @@ class FeatureExtractor:
     """Runs a network's inference mode over data sets; traces once.
 
     Args:
-      network: images [n, h, w, 3] in [0, 255] -> (representation [n, r], projection),
-        as `networks.encoder.network` builds it. The monitors pass the ONLINE network.
+      network: images [n, h, w, 3] in [0, 255] -> representation [n, r], alone or as
+        the first of several outputs. The monitors pass the ONLINE network.
     """
 
     def __init__(self, network: keras.Model):
         self._represent = tf.function(
-            lambda images: network(images, training=False)[0], reduce_retracing=True
+            lambda images: tf.nest.flatten(network(images, training=False))[0],
+            reduce_retracing=True,
         )
 
     def __call__(self, dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:

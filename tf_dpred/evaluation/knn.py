@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+# What `search` chooses from.
+KS = (1, 5, 10, 20, 50, 100, 200)
+TEMPERATURES = (0.02, 0.05, 0.1, 0.2, 0.5)
+
 
 def predict(
     bank: np.ndarray,
@@ -35,33 +39,55 @@ def predict(
       [Q] int64 classes; the smallest of those that tie.
 
     Raises:
-      ValueError: empty bank, or k or T out of range.
+      ValueError: bank empty or unlike its labels, or k or T out of range.
     """
-    if len(bank) == 0 or len(bank) != len(bank_labels):
+    if len(bank) != len(bank_labels):
         raise ValueError(
             f"Invalid bank: received {len(bank)} features and {len(bank_labels)} "
-            "labels, accepted: as many of each, at least 1."
+            "labels, accepted: as many of each."
         )
-    if k < 1 or not temperature > 0:
+    if not temperature > 0:
         raise ValueError(
-            f"Invalid k or temperature: received k={k}, temperature={temperature}, "
-            "accepted: k at least 1, temperature above 0."
+            f"Invalid temperature: received {temperature}, accepted: above 0."
         )
+    similarity, index = nearest(
+        bank, queries, k, query_block=query_block, bank_block=bank_block
+    )
+    labels = np.asarray(bank_labels)[index]
+    return _vote(similarity, labels, temperature, num_classes)
+
+
+def nearest(
+    bank: np.ndarray,
+    queries: np.ndarray,
+    k: int,
+    *,
+    query_block: int = 512,
+    bank_block: int = 65_536,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows of the bank that are most similar to each query, best first.
+
+    Args:
+      bank, queries, query_block, bank_block: as in `predict`.
+      k: at least 1; N where it is larger.
+
+    Returns:
+      Cosine similarity float32 and row int64, [Q, min(k, N)] each.
+
+    Raises:
+      ValueError: empty bank, or k below 1.
+    """
+    if len(bank) == 0:
+        raise ValueError("Invalid bank: received 0 features, accepted: at least 1.")
+    if k < 1:
+        raise ValueError(f"Invalid k: received {k}, accepted: at least 1.")
     bank, queries = _unit_rows(bank), _unit_rows(queries)
-    classes = []
-    for start in range(0, len(queries), query_block):
-        similarity, label = _nearest(
-            queries[start : start + query_block], bank, bank_labels, k, bank_block
-        )
-        # exp((c - 1)/T) is exp(c/T) up to a factor that all share, and cannot overflow.
-        votes = tf.math.bincount(
-            tf.cast(label, tf.int32),
-            weights=tf.exp((similarity - 1) / temperature),
-            minlength=num_classes,
-            axis=-1,
-        )
-        classes.append(tf.argmax(votes, axis=1).numpy())
-    return np.concatenate(classes)
+    found = [
+        _nearest_of_block(queries[start : start + query_block], bank, k, bank_block)
+        for start in range(0, len(queries), query_block)
+    ]
+    similarity, index = zip(*found, strict=True)
+    return np.concatenate(similarity), np.concatenate(index)
 
 
 def accuracy(
@@ -84,23 +110,65 @@ def accuracy(
     return float(np.mean(found == queries[1]))
 
 
+def search(
+    train: tuple[np.ndarray, np.ndarray], num_classes: int, *, held_out: int, seed: int
+) -> dict[tuple[int, float], float]:
+    """Accuracy on held-out training features for every k and T of the grid.
+
+    Args:
+      train: (features [N, r], labels [N]).
+      num_classes: of the labels.
+      held_out: random rows that are classified by the others; 1 to N - 1.
+      seed: of their choice.
+
+    Returns:
+      (k, T) -> accuracy, best first; of those that tie, the smallest k, then T.
+    """
+    features, labels = train
+    order = np.random.default_rng(seed).permutation(len(features))
+    queries, bank = order[:held_out], order[held_out:]
+    similarity, index = nearest(features[bank], features[queries], max(KS))
+    neighbours = labels[bank][index]
+    found = {
+        (k, t): float(
+            np.mean(
+                _vote(similarity[:, :k], neighbours[:, :k], t, num_classes)
+                == labels[queries]
+            )
+        )
+        for k in KS
+        for t in TEMPERATURES
+        if k <= len(bank)
+    }
+    return dict(sorted(found.items(), key=lambda item: (-item[1], *item[0])))
+
+
 def _unit_rows(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x, np.float32)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
-def _nearest(queries, bank, bank_labels, k, bank_block):
-    """Similarities and labels, [q, min(k, N)], of the nearest over all blocks."""
-    best_similarity = np.zeros([len(queries), 0], np.float32)
-    best_label = np.zeros([len(queries), 0], np.int64)
+def _vote(similarity, labels, temperature, num_classes) -> np.ndarray:
+    """[Q] classes from the similarities and labels [Q, k] of the neighbours."""
+    # exp((c - 1)/T) is exp(c/T) up to a factor that all share, and cannot overflow.
+    weights = np.exp((similarity - 1) / temperature)
+    votes = tf.math.bincount(
+        tf.cast(labels, tf.int32), weights=weights, minlength=num_classes, axis=-1
+    )
+    return tf.argmax(votes, axis=1).numpy()
+
+
+def _nearest_of_block(queries, bank, k, bank_block):
+    """Similarities and rows, [q, min(k, N)], of the nearest over all blocks."""
+    best = np.zeros([len(queries), 0], np.float32)
+    best_row = np.zeros([len(queries), 0], np.int64)
     for start in range(0, len(bank), bank_block):
-        block = slice(start, start + bank_block)
-        products = tf.linalg.matmul(queries, bank[block], transpose_b=True)
-        labels = np.broadcast_to(bank_labels[block], products.shape)
-        similarity = tf.concat([best_similarity, products], axis=1)
-        label = tf.concat([best_label, labels], axis=1)
-        best_similarity, index = tf.math.top_k(
-            similarity, min(k, similarity.shape[1]), sorted=False
+        products = tf.linalg.matmul(
+            queries, bank[start : start + bank_block], transpose_b=True
         )
-        best_label = tf.gather(label, index, batch_dims=1)
-    return best_similarity, best_label
+        rows = np.arange(start, start + products.shape[1])
+        similarity = tf.concat([best, products], axis=1)
+        row = tf.concat([best_row, np.broadcast_to(rows, products.shape)], axis=1)
+        best, place = tf.math.top_k(similarity, min(k, similarity.shape[1]))
+        best_row = tf.gather(row, place, batch_dims=1)
+    return best.numpy(), best_row.numpy()

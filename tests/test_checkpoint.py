@@ -1,0 +1,117 @@
+"""The checkpoint file: whole or refused, never half or wrong."""
+
+import errno
+
+import numpy as np
+import pytest
+
+from tf_dpred import checkpoint
+
+
+def state(value=0.0):
+    generator = np.random.default_rng(7)
+    return {
+        "online/0000/conv/kernel": generator.normal(size=(3, 3, 2)) + value,
+        "online/0001/bn/gamma": generator.normal(size=4).astype(np.float32),
+        "optimizer/0000/iterations": np.int64(12),
+    }
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(
+        np.asarray(a[k]).tobytes() == np.asarray(b[k]).tobytes() for k in a
+    )
+
+
+def test_save__round_trip_and_nothing_beside_it(tmp_path):
+    path = checkpoint.path_of(tmp_path / "checkpoints", 12)
+    checkpoint.save(path, state())
+    assert equal(checkpoint.load(path), state())
+    assert [p.name for p in path.parent.iterdir()] == ["step-00000012.npz"]
+
+
+def test_load__every_flipped_byte_is_noticed_or_harmless(tmp_path):
+    path = checkpoint.path_of(tmp_path, 1)
+    checkpoint.save(path, state())
+    good = path.read_bytes()
+    noticed = 0
+    for position in range(len(good)):
+        damaged = bytearray(good)
+        damaged[position] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            loaded = checkpoint.load(path)
+        except checkpoint.CheckpointError as error:
+            assert str(path) in str(error)
+            noticed += 1
+        else:
+            # Time stamps and the like: what they hold is not what was saved.
+            assert equal(loaded, state()), position
+    values = sum(np.asarray(v).nbytes for v in state().values())
+    assert noticed > values
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_load__cut_short(tmp_path, part):
+    path = checkpoint.path_of(tmp_path, 1)
+    checkpoint.save(path, state())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(checkpoint.CheckpointError, match="damaged"):
+        checkpoint.load(path)
+
+
+def test_load__pickled_objects_are_refused(tmp_path):
+    path = checkpoint.path_of(tmp_path, 1)
+    np.savez(path, format_version=1, names=["bad"], bad=np.array([{"code": 1}], dtype=object))
+    with pytest.raises(checkpoint.CheckpointError, match="allow_pickle"):
+        checkpoint.load(path)
+
+
+def test_load__other_version(tmp_path):
+    path = checkpoint.path_of(tmp_path, 1)
+    np.savez(path, format_version=99)
+    with pytest.raises(checkpoint.CheckpointError, match="version 99, accepted: 1"):
+        checkpoint.load(path)
+
+
+def test_load_latest__falls_back_to_the_one_before(tmp_path):
+    for step in (1, 2, 3):
+        checkpoint.save(checkpoint.path_of(tmp_path, step), state(step))
+    newest = checkpoint.path_of(tmp_path, 3)
+    newest.write_bytes(newest.read_bytes()[:-100])
+    path, loaded = checkpoint.load_latest(tmp_path)
+    assert path == checkpoint.path_of(tmp_path, 2)
+    assert equal(loaded, state(2))
+
+
+def test_load_latest__none_and_none_whole(tmp_path):
+    assert checkpoint.load_latest(tmp_path) is None
+    checkpoint.path_of(tmp_path, 3).write_bytes(b"")
+    with pytest.raises(checkpoint.CheckpointError, match="none can be read"):
+        checkpoint.load_latest(tmp_path)
+
+
+def test_save__full_disk_leaves_the_last_one_alone(tmp_path, monkeypatch):
+    path = checkpoint.path_of(tmp_path, 1)
+    checkpoint.save(path, state())
+
+    def full(file, **arrays):
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(checkpoint.path_of(tmp_path, 2), state())
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001.npz"]
+
+
+def test_remove_old__keeps_the_newest(tmp_path):
+    for step in (5, 10, 100):
+        checkpoint.save(checkpoint.path_of(tmp_path, step), state())
+    (tmp_path / ".step-00000099.npz.tmp").write_bytes(b"left by a crash")
+    checkpoint.remove_old(tmp_path, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "step-00000010.npz",
+        "step-00000100.npz",
+    ]

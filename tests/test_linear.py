@@ -1,0 +1,263 @@
+"""Linear evaluation and the choice of labelled images, against numpy."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_dpred.data.source import from_arrays
+from tf_dpred.data.views import view_pair
+from tf_dpred.evaluation import knn, labelled, linear
+
+
+def blobs(count, classes, size, spread, seed=0):
+    """Features around one centre a class."""
+    generator = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(classes, size))
+    labels = generator.integers(0, classes, count)
+    noise = generator.normal(size=(count, size)) * spread
+    return (centres[labels] + noise).astype(np.float32), labels
+
+
+def softmax(logits):
+    exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponent / exponent.sum(axis=1, keepdims=True)
+
+
+def adam_logistic_regression(x, labels, classes, steps):
+    """Full-batch PyTorch Adam(3e-4, weight_decay=1e-3) from zero weights."""
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    parameters = [np.zeros((x.shape[1], classes)), np.zeros(classes)]
+    first = [np.zeros_like(p) for p in parameters]
+    second = [np.zeros_like(p) for p in parameters]
+    for step in range(1, steps + 1):
+        error = softmax(x @ parameters[0] + parameters[1]) - np.eye(classes)[labels]
+        gradients = [x.T @ error / len(x), error.mean(axis=0)]
+        for p, g, m, v in zip(parameters, gradients, first, second, strict=True):
+            g = g + 1e-3 * p
+            m[:] = 0.9 * m + 0.1 * g
+            v[:] = 0.999 * v + 0.001 * g**2
+            hat = m / (1 - 0.9**step), v / (1 - 0.999**step)
+            p -= 3e-4 * hat[0] / (np.sqrt(hat[1]) + 1e-8)
+    return x @ parameters[0] + parameters[1]
+
+
+def test_logistic_regression__is_adam_with_coupled_decay(monkeypatch):
+    x, labels = blobs(40, 3, 5, spread=1.5)
+    seen = {}
+    original = linear.accuracies
+
+    def spy(predict, dataset):
+        features = next(iter(dataset))[0]
+        seen.setdefault("logits", predict(features)[:, 0].numpy())
+        return original(predict, dataset)
+
+    monkeypatch.setattr(linear, "accuracies", spy)
+    found = linear.logistic_regression(
+        (x, labels), (x, labels), 3, epochs=30, batch_size=64
+    )
+    expected = adam_logistic_regression(x.astype(np.float64), labels, 3, steps=30)
+    np.testing.assert_allclose(seen["logits"], expected, atol=1e-5)
+    assert found["top1"] == np.mean(expected.argmax(axis=1) == labels)
+
+
+def test_logistic_regression__standardises_by_the_training_set():
+    train, test = blobs(400, 4, 6, 0.3), blobs(200, 4, 6, 0.3, seed=1)
+    options = {"num_classes": 4, "epochs": 8, "batch_size": 8}
+    plain = linear.logistic_regression(train, test, **options)
+    scale = 10.0 ** np.arange(6)
+    scaled = [(x * scale + 5 * scale, y) for x, y in (train, test)]
+    moved = linear.logistic_regression(*scaled, **options)
+    assert plain["top1"] > 0.9
+    assert moved["top1"] == pytest.approx(plain["top1"], abs=0.01)
+
+
+def test_accuracies__top1_and_top5_of_each_head():
+    logits = np.zeros([2, 2, 7], np.float32)
+    logits[:, 0] = [0, 9, 8, 7, 6, 5, 1]
+    logits[:, 1] = [9, 1, 2, 3, 4, 5, 6]
+    labels = [1, 0]
+    dataset = tf.data.Dataset.from_tensor_slices((logits, labels)).batch(2)
+    found = linear.accuracies(lambda x: x, dataset)
+    np.testing.assert_allclose(found, [[0.5, 0.5], [0.5, 0.5]])
+    third = tf.data.Dataset.from_tensor_slices((logits, [5, 6])).batch(1)
+    np.testing.assert_allclose(
+        linear.accuracies(lambda x: x, third), [[0, 0.5], [0, 1]]
+    )
+
+
+def test_accuracies__equal_logits_are_not_all_right():
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (np.zeros([10, 1, 10], np.float32), np.arange(10))
+    ).batch(5)
+    top1, top5 = linear.accuracies(lambda x: x, dataset)[0]
+    assert (top1, top5) == (0.1, 0.5)
+
+
+def nesterov(x, labels, classes, rate, steps):
+    """SGD with Nesterov momentum as Keras has it, cosine rate, full batches."""
+    w, b = np.zeros((x.shape[1], classes)), np.zeros(classes)
+    mw, mb = np.zeros_like(w), np.zeros_like(b)
+    for step in range(steps):
+        lr = rate * (1 + np.cos(np.pi * step / steps)) / 2
+        error = (softmax(x @ w + b) - np.eye(classes)[labels]) / len(x)
+        for p, m, g in ((w, mw, x.T @ error), (b, mb, error.sum(axis=0))):
+            m[:] = 0.9 * m - lr * g
+            p += 0.9 * m - lr * g
+    return w, b
+
+
+def test_frozen_classifiers__each_head_trains_at_its_own_rate():
+    x, labels = blobs(30, 3, 4, spread=1.0)
+    identity = keras.Sequential([keras.Input((4,)), keras.layers.Activation("linear")])
+    rates, steps = (0.4, 0.1, 0.05), 12
+    model = linear.frozen_classifiers(identity, 3, rates, steps)
+    model.fit(x, labels, batch_size=30, epochs=steps, shuffle=False, verbose=0)
+    heads = model.get_layer("heads")
+    for index, rate in enumerate(rates):
+        w, b = nesterov(x.astype(np.float64), labels, 3, rate, steps)
+        np.testing.assert_allclose(heads.kernel[index], w, atol=1e-5)
+        np.testing.assert_allclose(heads.bias[index], b, atol=1e-5)
+
+
+def test_frozen_classifiers__leave_the_encoder_alone():
+    from tf_dpred.networks.normalization import BatchNormalization
+
+    encoder = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), BatchNormalization()]
+    )
+    before = [v.numpy() for v in encoder.variables]
+    x, labels = blobs(30, 3, 4, spread=1.0)
+    model = linear.frozen_classifiers(encoder, 3, (0.5,), 4)
+    model.fit(x, labels, epochs=2, verbose=0)
+    for old, variable in zip(before, encoder.variables, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), old)
+
+
+def test_choose__smallest_rate_of_those_that_tie():
+    assert linear.choose((0.4, 0.2, 0.1), (0.5, 0.7, 0.7)) == 2
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 1.0])
+def test_balanced_subset__same_count_of_every_class(fraction):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 200))
+    chosen = labelled.balanced_subset(labels, fraction, seed=3)
+    assert np.bincount(labels[chosen]).tolist() == [round(200 * fraction)] * 10
+    assert np.all(np.diff(chosen) > 0)
+    again = labelled.balanced_subset(labels, fraction, seed=3)
+    np.testing.assert_array_equal(chosen, again)
+    if fraction < 1:
+        other = labelled.balanced_subset(labels, fraction, seed=4)
+        assert set(other) != set(chosen)
+
+
+def test_balanced_subset__smaller_within_larger_and_never_empty():
+    labels = np.array([0] * 90 + [1] * 8 + [2] * 2)
+    small = labelled.balanced_subset(labels, 0.01, seed=0)
+    large = labelled.balanced_subset(labels, 0.3, seed=0)
+    assert np.bincount(labels[small]).tolist() == [1, 1, 1]
+    assert np.bincount(labels[large]).tolist() == [10, 8, 2]
+    assert set(small) <= set(large)
+
+
+def numbered_images(count):
+    """Images whose first pixel tells their index; their labels are the indices."""
+    images = np.zeros([count, 9, 9, 3], np.uint8)
+    images[:] = np.arange(count, dtype=np.uint8)[:, None, None, None]
+    return from_arrays(images, np.arange(count))
+
+
+def labels_in(source, seed=None):
+    return [int(e["label"]) for e in source.examples(seed)]
+
+
+def test_hold_out__disjoint_complete_and_the_same_in_any_order():
+    source = numbered_images(50)
+    kept, held = labelled.hold_out(source, 7, seed=0)
+    assert (kept.num_examples, held.num_examples) == (43, 7)
+    first = labels_in(held)
+    assert sorted(first + labels_in(kept)) == list(range(50))
+    assert sorted(labels_in(held, seed=5)) == sorted(first)
+    assert sorted(labels_in(labelled.hold_out(source, 7, seed=1)[1])) != sorted(first)
+
+
+def test_gather__keeps_images_and_labels_together():
+    few = labelled.gather(numbered_images(20), np.array([2, 3, 11]))
+    found = [(int(e["image"][0, 0, 0]), int(e["label"])) for e in few.examples(None)]
+    assert found == [(2, 2), (3, 3), (11, 11)]
+    assert sorted(labels_in(few, seed=1)) == [2, 3, 11]
+
+
+def test_training_batches__an_epoch_has_every_image_and_is_seeded():
+    source, pair = numbered_images(12), view_pair("cifar")
+
+    def epochs(seed):
+        batches = labelled.training_batches(source, pair, 8, 4, seed=seed).take(6)
+        return [(images.numpy(), labels.numpy()) for images, labels in batches]
+
+    found = epochs(0)
+    labels = np.concatenate([y for _, y in found])
+    assert sorted(labels[:12]) == sorted(labels[12:]) == list(range(12))
+    assert list(labels[:12]) != list(labels[12:])
+    for images, y in found:
+        assert images.shape == (4, 8, 8, 3)
+        np.testing.assert_array_equal(images[:, 0, 0, 0], y)
+    for a, b in zip(found, epochs(0), strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+    assert any((a[1] != b[1]).any() for a, b in zip(found, epochs(1), strict=True))
+
+
+def brute_force(bank, labels, queries, k, temperature, classes):
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (bank, queries)]
+    similarity = unit[1] @ unit[0].T
+    votes = np.zeros([len(queries), classes])
+    for row, query in enumerate(similarity):
+        for index in np.argsort(-query)[:k]:
+            votes[row, labels[index]] += np.exp(query[index] / temperature)
+    return votes.argmax(axis=1)
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (5, 0.05), (30, 0.5)])
+def test_knn__blocks_equal_brute_force(k, temperature):
+    (bank, labels), (queries, _) = blobs(90, 4, 6, 2.0), blobs(37, 4, 6, 2.0, seed=1)
+    found = knn.predict(
+        bank,
+        labels,
+        queries,
+        k=k,
+        temperature=temperature,
+        num_classes=4,
+        query_block=10,
+        bank_block=17,
+    )
+    expected = brute_force(bank, labels, queries, k, temperature, 4)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_knn_search__best_first_and_by_held_out_rows_only():
+    features, labels = blobs(120, 4, 6, 1.5)
+    found = knn.search((features, labels), 4, held_out=30, seed=0)
+    order = np.random.default_rng(0).permutation(120)
+    queries, bank = order[:30], order[30:]
+    for (k, temperature), accuracy in found.items():
+        assert k <= 90
+        classes = brute_force(
+            features[bank], labels[bank], features[queries], k, temperature, 4
+        )
+        assert accuracy == pytest.approx(np.mean(classes == labels[queries]))
+    values = list(found.values())
+    assert values == sorted(values, reverse=True)
+
+
+def test_knn__bad_bank():
+    with pytest.raises(ValueError, match="received 0 features"):
+        knn.nearest(np.zeros([0, 3]), np.zeros([1, 3]), 1)
+    with pytest.raises(ValueError, match="as many of each"):
+        knn.predict(
+            np.ones([2, 3]),
+            np.zeros(1),
+            np.ones([1, 3]),
+            k=1,
+            temperature=1.0,
+            num_classes=2,
+        )

@@ -1,0 +1,514 @@
+"""The training step: what moves, by how much, and on what it does not depend."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import toys
+from devices import on_two_devices, strategy
+from keras.optimizers.schedules import CosineDecay
+
+from tf_dpred.callbacks.checkpoint import training_state
+from tf_dpred.callbacks.target_ema import TargetEMA
+from tf_dpred.losses import LOSSES
+from tf_dpred.model import DirectPred
+from tf_dpred.optimizers import LARS, SGD
+from tf_dpred.predictors import MLP, Direct, Identity, Linear
+from tf_dpred.schedules import ema_momentum
+
+TIGHT = {"rtol": 1e-10, "atol": 1e-12}
+
+
+def trained(predictor=None, *, steps=3, tau=0.9, compiled=None, **kwargs):
+    """A toy model after some steps, run eagerly unless `compiled` says otherwise.
+
+    Tracing takes a hundred times as long as such a step.
+    """
+    model = toys.model(predictor, **kwargs)
+    how = {"run_eagerly": True} if compiled is None else compiled
+    model.compile(SGD(0.1, weight_decay=1e-3), **how)
+    toys.fit(model, toys.views(steps), tau=tau)
+    return model
+
+
+def state_of(model):
+    """Without the metrics, whose sums depend on how the steps were cut into fits."""
+    return {
+        name: variable.numpy()
+        for name, variable in training_state(model).items()
+        if not name.startswith("metrics/")
+    }
+
+
+def assert_equal_state(found, expected, **tolerance):
+    found, expected = state_of(found), state_of(expected)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(
+            found[name], value, **(tolerance or TIGHT), err_msg=name
+        )
+
+
+def cosine(p, z):
+    p, z = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (p, z))
+    return -2 * np.sum(p * z, axis=1)
+
+
+def projections(network, views):
+    return [network(view, training=True)[1].numpy() for view in views]
+
+
+# What the target sees of the step.
+
+
+def test_train_step__no_gradient_reaches_the_target():
+    model = toys.model()
+    before = {name: toys.arrays(getattr(model, name).trainable_variables)
+              for name in ("online", "target")}
+    model.compile(SGD(0.1, weight_decay=0.1), run_eagerly=True)
+    toys.fit(model, toys.views(3), tau=1.0)
+    after = toys.arrays(model.target.trainable_variables)
+    for found, value in zip(after, before["target"], strict=True):
+        np.testing.assert_array_equal(found, value)
+    after = toys.arrays(model.online.trainable_variables)
+    assert all((a != b).any() for a, b in zip(after, before["online"], strict=True))
+
+
+def test_compile__the_optimizer_does_not_know_the_target():
+    model = toys.model(Linear())
+    model.compile(SGD(0.1), run_eagerly=True)
+    # step, rate, and a momentum for each learned variable
+    learned = model.online.trainable_variables + model.predictor.trainable_variables
+    assert len(model.optimizer.variables) == 2 + len(learned)
+    assert not any("target" in v.path for v in model.optimizer.variables)
+    assert not any("target" in v.path for v in model.learned_variables)
+
+
+def test_train_step__target_keeps_its_own_batch_norm_statistics():
+    model = trained(tau=0.0)
+    online, target = (n.get_layer("bn") for n in (model.online, model.target))
+    np.testing.assert_array_equal(online.gamma.numpy(), target.gamma.numpy())
+    difference = online.moving_mean.numpy() - target.moving_mean.numpy()
+    assert np.abs(difference).min() > 1e-3
+
+
+def test_train_step__ema_follows_the_optimizer():
+    """With tau = 0 the target is the online network AFTER the step."""
+    model = trained(steps=1, tau=0.0)
+    for online, target in zip(
+        model.online.trainable_variables, model.target.trainable_variables, strict=True
+    ):
+        np.testing.assert_array_equal(online.numpy(), target.numpy())
+
+
+def test_train_step__predictor_is_set_after_the_optimizer(policy):
+    """W is that of F with this batch; F is of projections BEFORE the step."""
+    policy("float64")
+    model = toys.model()
+    views = toys.views(1)
+    f = np.concatenate(projections(model.online, [v[0] for v in views]))
+    model.compile(SGD(0.1), run_eagerly=True)
+    toys.fit(model, views)
+    correlation = f.T @ f / len(f)
+    np.testing.assert_allclose(model.predictor.correlation, correlation, **TIGHT)
+    s, u = np.linalg.eigh(correlation)
+    w = u @ np.diag(np.sqrt(s / s.max()) + 0.1) @ u.T
+    np.testing.assert_allclose(model.predictor.matrix.numpy(), w, **TIGHT)
+
+
+def test_train_step__without_target_the_network_is_shared():
+    model = trained(target=False)
+    assert model.target is model.online
+    assert not model.has_separate_target
+    assert not any(name.startswith("target") for name in training_state(model))
+
+
+# The loss.
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("target", [True, False])
+def test_loss__numpy(loss, symmetric, target, policy):
+    policy("float64")
+    model = toys.model(loss=loss, symmetric=symmetric, target=target)
+    views = toys.views(1)
+    batch = [v[0] for v in views]
+    f1, f2 = projections(model.online, batch)
+    z1, z2 = projections(model.target, batch)
+    w = np.diag([1.0, 0.5, 0.25, 2.0])
+    model.predictor.matrix.assign(w)
+
+    def distance(f, z):
+        p = f @ w.T
+        if loss == "cosine":
+            return cosine(p, z)
+        if loss == "mse":
+            return np.sum((p - z) ** 2, axis=1)
+        p_norm, z_norm = np.linalg.norm(p, axis=1), np.linalg.norm(z, axis=1)
+        q = f @ np.sqrt(w)
+        return -2 * (
+            np.sum(f * z, axis=1) / (p_norm * z_norm)
+            - 0.5 * np.sum(p * z, axis=1) / (p_norm**3 * z_norm) * np.sum(q**2, axis=1)
+        )
+
+    expected = distance(f1, z2) + (distance(f2, z1) if symmetric else 0)
+    model.compile(SGD(0.1), run_eagerly=True)
+    history = toys.fit(model, views).history
+    np.testing.assert_allclose(history["loss"], [expected.mean()], rtol=1e-10)
+
+
+@pytest.mark.parametrize("stop_gradient", [True, False])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_stop_gradient__analytic_on_a_linear_network(stop_gradient, symmetric, policy):
+    """f = A x, p = W f, mse: dL/dA of e = W A x1 - A x2, through z or not."""
+    policy("float64")
+    rng = np.random.default_rng(0)
+    a, w = rng.normal(size=(3, 5)), rng.normal(size=(3, 3))
+    vectors = keras.Input((5,))
+    projection = keras.layers.Dense(3, use_bias=False, name="a")(vectors)
+    network = keras.Model(vectors, [projection, projection])
+    model = DirectPred(
+        network,
+        None,
+        Linear(),
+        loss="mse",
+        symmetric=symmetric,
+        stop_gradient=stop_gradient,
+    )
+    network.get_layer("a").kernel.assign(a.T)
+    model.predictor.matrix.assign(w)
+    views = rng.normal(size=(2, 1, 8, 5))
+    da, dw = np.zeros_like(a), np.zeros_like(w)
+    x1, x2 = views[:, 0]
+    for x, y in [(x1, x2), (x2, x1)][: 2 if symmetric else 1]:
+        e = x @ a.T @ w.T - y @ a.T
+        da += 2 / 8 * w.T @ e.T @ x
+        da -= 0 if stop_gradient else 2 / 8 * e.T @ y
+        dw += 2 / 8 * e.T @ (x @ a.T)
+    model.compile(SGD(0.1, momentum=0.0), run_eagerly=True)
+    toys.fit(model, tuple(views))
+    kernel = network.get_layer("a").kernel.numpy()
+    np.testing.assert_allclose(kernel.T, a - 0.1 * da, **TIGHT)
+    np.testing.assert_allclose(model.predictor.matrix.numpy(), w - 0.1 * dw, **TIGHT)
+
+
+# How the step is run must not matter.
+
+
+@pytest.mark.parametrize(
+    "predictor", [lambda: Direct(freq=2), MLP], ids=["direct", "mlp"]
+)
+def test_train_step__eager_equals_graph(predictor, policy):
+    policy("float64")
+    assert_equal_state(trained(predictor(), compiled={}), trained(predictor()))
+
+
+def test_train_step__jit_equals_eager(policy):
+    policy("float64")
+    jit = trained(Direct(freq=1), compiled={"jit_compile": True})
+    # XLA's own eigh stops at fewer digits than LAPACK's.
+    assert_equal_state(jit, trained(Direct(freq=1)), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("predictor", [Direct, Linear], ids=lambda c: c.__name__)
+def test_accumulation__equals_the_whole_batch(predictor, policy):
+    policy("float64")
+    whole = trained(predictor(), batch_norm=False)
+    split = trained(predictor(), batch_norm=False, accumulation_steps=4)
+    assert_equal_state(split, whole)
+
+
+def test_accumulation__logs_the_whole_batch(policy):
+    policy("float64")
+    logs = []
+    for steps in (1, 4):
+        model = toys.model(batch_norm=False, accumulation_steps=steps)
+        model.compile(SGD(0.1), run_eagerly=True)
+        logs.append(toys.fit(model, toys.views(3)).history)
+    for name in ("loss", "feature_std", "tau"):
+        np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-10)
+
+
+def test_train_step__mixed_float16_scales_the_loss(policy):
+    """Without scale_loss the step would be 32768 times too small."""
+    moved = []
+    for precision in ("float32", "mixed_float16"):
+        policy(precision)
+        model = toys.model(Linear())
+        before = toys.arrays(model.learned_variables)
+        model.compile(SGD(0.1), run_eagerly=True)
+        toys.fit(model, toys.views(1))
+        after = toys.arrays(model.learned_variables)
+        moved.append(
+            np.concatenate(
+                [np.ravel(a - b) for a, b in zip(after, before, strict=True)]
+            )
+        )
+    error = np.linalg.norm(moved[1] - moved[0]) / np.linalg.norm(moved[0])
+    assert error < 0.02
+
+
+def test_train_step__mixed_bfloat16_is_near_float32(policy):
+    moved = []
+    for precision in ("float32", "mixed_bfloat16"):
+        policy(precision)
+        model = toys.model()
+        model.compile(SGD(0.1), run_eagerly=True)
+        loss = toys.fit(model, toys.views(5)).history["loss"][0]
+        moved.append((loss, np.array(model.predictor.correlation)))
+    assert moved[1][0] == pytest.approx(moved[0][0], abs=0.02)
+    largest = np.abs(moved[0][1]).max()
+    np.testing.assert_allclose(moved[1][1], moved[0][1], atol=0.03 * largest)
+
+
+def train_on(replicas, optimizer, freq):
+    """State and logs after a run on one or two devices; values are per replica."""
+    devices = strategy(replicas)
+    with devices.scope():
+        model = toys.model(Direct(freq=freq))
+        settings = {}
+        if optimizer == "sgd":
+            rule = SGD(0.1, weight_decay=1e-2)
+        else:
+            rule = LARS(CosineDecay(0.5, 4), weight_decay=1e-2, eta=0.1)
+            settings = {"predictor_learning_rate": CosineDecay(1.0, 4)}
+        model.compile(rule, **settings)
+    history = toys.fit(model, toys.views(4)).history
+    state = {
+        key: [t.numpy() for t in devices.experimental_local_results(variable.value)]
+        for key, variable in training_state(model).items()
+        if not key.startswith("metrics/")
+    }
+    return state, history
+
+
+@pytest.mark.parametrize(("optimizer", "freq"), [("sgd", 1), ("lars", 2)])
+def test_replicas__two_equal_one(optimizer, freq):
+    """Equal on both replicas, and equal to one device with the whole batch."""
+    (one, one_history), (two, two_history) = (
+        on_two_devices(train_on, replicas, optimizer, freq, precision="float64")
+        for replicas in (1, 2)
+    )
+    assert one.keys() == two.keys()
+    for key, (expected,) in one.items():
+        assert len(two[key]) == 2, key
+        for found in two[key]:
+            np.testing.assert_allclose(found, expected, **TIGHT, err_msg=key)
+        np.testing.assert_array_equal(*two[key], err_msg=key)
+    assert any(key.endswith("/correlation") for key in two)
+    for key in ("loss", "tau"):
+        np.testing.assert_allclose(two_history[key], one_history[key], rtol=1e-10)
+
+
+# The EMA callback.
+
+
+def train_with_ema_by_hand(model, pair, schedule):
+    """One step at a time, and after each the target moved in numpy."""
+    for step in range(len(pair[0])):
+        before = toys.arrays(model.target.trainable_variables)
+        toys.fit(model, tuple(view[step : step + 1] for view in pair), tau=0.5)
+        tau = float(schedule(tf.constant(step, tf.float64)))
+        for target, value, online in zip(
+            model.target.trainable_variables,
+            before,
+            toys.arrays(model.online.trainable_variables),
+            strict=True,
+        ):
+            target.assign(tau * value + (1 - tau) * online)
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 4])
+def test_target_ema__exact_at_any_steps_per_execution(steps_per_execution, policy):
+    policy("float64")
+    schedule = ema_momentum("cosine", 0.5, 8)
+    pair = toys.views(8)
+    by_hand = toys.model()
+    by_hand.compile(SGD(0.1), run_eagerly=True)
+    train_with_ema_by_hand(by_hand, pair, schedule)
+    model = toys.model()
+    model.compile(SGD(0.1), steps_per_execution=steps_per_execution)
+    callbacks = [TargetEMA(schedule)]
+    model.fit(toys.dataset(pair), verbose=0, shuffle=False, callbacks=callbacks)
+    assert_equal_state(model, by_hand)
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 4])
+def test_target_ema__logs_the_tau_of_the_last_step(steps_per_execution):
+    model = toys.model()
+    model.compile(
+        SGD(0.1), steps_per_execution=steps_per_execution, run_eagerly=True
+    )
+    callback = TargetEMA(ema_momentum("cosine", 0.9, 8))
+    seen = []
+    recorder = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(logs["tau"])
+    )
+    history = model.fit(
+        toys.dataset(toys.views(8)),
+        verbose=0,
+        shuffle=False,
+        callbacks=[callback, recorder],
+    ).history
+    tau = 1 - 0.1 * (1 + np.cos(np.pi * np.arange(8) / 8)) / 2
+    ends = slice(steps_per_execution - 1, None, steps_per_execution)
+    np.testing.assert_allclose(seen, tau[ends], rtol=1e-6)
+    np.testing.assert_allclose(history["tau"], tau[-1:], rtol=1e-6)
+
+
+def test_target_ema__a_second_fit_uses_the_new_one():
+    model = trained(tau=1.0)
+    before = toys.arrays(model.target.trainable_variables)
+    toys.fit(model, toys.views(1), tau=1.0)
+    for v, value in zip(model.target.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(v.numpy(), value)
+    toys.fit(model, toys.views(1), tau=0.0)
+    for v, online in zip(
+        model.target.trainable_variables, model.online.trainable_variables, strict=True
+    ):
+        np.testing.assert_array_equal(v.numpy(), online.numpy())
+
+
+def test_target_ema__constant_tau_is_not_rounded(policy):
+    """0.996 in float32 is off by 1e-8."""
+    policy("float64")
+    model = toys.model()
+    target = toys.arrays(model.target.trainable_variables)
+    model.compile(SGD(0.1), run_eagerly=True)
+    toys.fit(model, toys.views(1), tau=0.996)
+    online = toys.arrays(model.online.trainable_variables)
+    found = toys.arrays(model.target.trainable_variables)
+    for f, t, o in zip(found, target, online, strict=True):
+        np.testing.assert_allclose(f, 0.996 * t + (1 - 0.996) * o, rtol=1e-14)
+
+
+# Settings of the predictor alone.
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate", "decay"),
+    [
+        ({"predictor_learning_rate": 1.0}, 1.0, 0.01),
+        ({"predictor_weight_decay": 0.5}, 0.1, 0.5),
+        ({"predictor_weight_decay": 0.0}, 0.1, 0.0),
+        ({"predictor_learning_rate": 0.2, "predictor_weight_decay": 0.5}, 0.2, 0.5),
+    ],
+)
+def test_compile__predictor_settings_reach_only_the_predictor(
+    settings, rate, decay, policy
+):
+    policy("float64")
+    plain, special = toys.model(Linear()), toys.model(Linear())
+    before = plain.predictor.matrix.numpy()
+    plain.compile(SGD(0.1, weight_decay=0.01))
+    special.compile(SGD(0.1, weight_decay=0.01), **settings)
+    for model in (plain, special):
+        toys.fit(model, toys.views(1))
+    for a, b in zip(
+        plain.online.trainable_variables, special.online.trainable_variables,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    gradient = (before - plain.predictor.matrix.numpy()) / 0.1 - 0.01 * before
+    expected = before - rate * (gradient + decay * before)
+    np.testing.assert_allclose(special.predictor.matrix.numpy(), expected, **TIGHT)
+
+
+# Metrics, outputs, state.
+
+
+def test_metrics__feature_std_of_the_first_view():
+    model = toys.model()
+    views = toys.views(1)
+    f1, _ = projections(model.online, [v[0] for v in views])
+    unit = f1 / np.linalg.norm(f1, axis=1, keepdims=True)
+    model.compile(SGD(0.1), run_eagerly=True)
+    found = toys.fit(model, views).history["feature_std"]
+    np.testing.assert_allclose(found, [unit.std(axis=0).mean() * 2], rtol=1e-5)
+
+
+def test_metrics__means_over_the_epoch():
+    model = toys.model()
+    model.compile(SGD(0.1), run_eagerly=True)
+    each = []
+    recorder = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: each.append(logs["loss"])
+    )
+    history = toys.fit(model, toys.views(4), callbacks=[recorder], epochs=2).history
+    assert len(each) == 8
+    np.testing.assert_allclose(history["loss"], [each[3], each[7]], rtol=1e-6)
+    assert each[4] != pytest.approx(each[3], abs=1e-4), "reset between epochs"
+
+
+def test_call__online_representation():
+    model = trained()
+    x = toys.views(1)[0][0]
+    expected = model.online(x, training=False)[0].numpy()
+    np.testing.assert_array_equal(model(x), expected)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("predictor", [Direct, MLP], ids=lambda c: c.__name__)
+def test_training_state__every_variable_once(predictor, precision, policy):
+    policy(precision)
+    model = toys.model(predictor())
+    model.compile(SGD(0.1), run_eagerly=True)
+    state = training_state(model)
+    metrics = [v for metric in model.metrics for v in metric.variables]
+    everything = {id(v) for v in model.variables + model.optimizer.variables + metrics}
+    assert {id(v) for v in state.values()} == everything
+    assert len(state) == len(everything)
+
+
+def test_training_state__is_built_before_the_first_step():
+    model = toys.model(MLP())
+    model.compile(SGD(0.1), run_eagerly=True)
+    before = training_state(model)
+    toys.fit(model, toys.views(1))
+    after = training_state(model)
+    assert before.keys() == after.keys()
+    assert all(before[name] is after[name] for name in before)
+
+
+# Errors.
+
+
+def test_fit__separate_target_without_an_update():
+    model = toys.model()
+    model.compile(SGD(0.1), run_eagerly=True)
+    with pytest.raises(ValueError, match="received no TargetEMA, accepted: fit"):
+        model.fit(toys.dataset(toys.views(1)), verbose=0, shuffle=False)
+
+
+def test_target_ema__on_a_shared_network():
+    model = toys.model(target=False)
+    model.compile(SGD(0.1), run_eagerly=True)
+    with pytest.raises(ValueError, match="target is its online network, accepted: a"):
+        model.fit(
+            toys.dataset(toys.views(1)),
+            verbose=0,
+            shuffle=False,
+            callbacks=[TargetEMA(ema_momentum("constant", 0.9, 1))],
+        )
+
+
+def test_init__unknown_loss():
+    with pytest.raises(ValueError, match="received 'l1', accepted: cosine, mse, iso"):
+        toys.model(loss="l1")
+
+
+def test_init__gradient_through_a_separate_target():
+    with pytest.raises(ValueError, match="received False with a separate target"):
+        toys.model(stop_gradient=False)
+
+
+def test_collapse__without_predictor_and_stop_gradient():
+    """The loss alone is happiest with one point: features must lose their spread."""
+    model = toys.model(Identity(), target=False, stop_gradient=False, loss="mse")
+    model.compile(SGD(0.1))
+    toys.fit(model, toys.views(100))
+    f1, f2 = projections(model.online, [v[0] for v in toys.views(1, seed=1)])
+    assert np.var(f1, axis=0).sum() < 0.01
+    assert np.abs(f1 - f2).max() < 0.1

@@ -1,0 +1,247 @@
+"""The stream of batches: what it depends on, what it skips, what it never repeats."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_dpred.data import image_ops, pipeline, views
+from tf_dpred.data.sources import from_arrays, open_source
+from tf_dpred.data.views import ViewPair, ViewSpec, view_pair
+
+PLAIN = ViewSpec(
+    crop_scale=(1.0, 1.0),
+    crop_ratio=(1.0, 1.0),
+    flip_probability=0.0,
+    jitter_probability=0.0,
+    grayscale_probability=0.0,
+)
+CLEAN = ViewPair(PLAIN, PLAIN)
+
+
+def numbered(count):
+    """Images whose every pixel is their index."""
+    index = np.arange(count, dtype=np.uint8)
+    return from_arrays(np.tile(index[:, None, None, None], (1, 4, 4, 3)))
+
+
+def noise(count=22, side=12):
+    images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3))
+    return from_arrays(images.astype(np.uint8))
+
+
+def write_folder(root, count=22):
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        height, width = rng.integers(8, 20, 2)
+        image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        (root / f"{index}.png").write_bytes(tf.io.encode_png(image).numpy())
+    return open_source("folder", None, str(root))
+
+
+def take(stream, count):
+    return [
+        tuple(view.numpy() for view in batch)
+        for batch in itertools.islice(stream, count)
+    ]
+
+
+def indices(batches):
+    return [batch[0][:, 0, 0, 0].tolist() for batch in batches]
+
+
+def assert_same(left, right):
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+        np.testing.assert_array_equal(a[1], b[1])
+
+
+@pytest.fixture(params=["arrays", "folder", "tfds"])
+def source(request, tmp_path):
+    if request.param == "arrays":
+        return noise()
+    if request.param == "folder":
+        return write_folder(tmp_path)
+    directory = request.getfixturevalue("tfds_dir")
+    return open_source("cifar10", "train[:22]", directory, shuffle_buffer=8)
+
+
+def test_training_views__shape_and_type():
+    stream = pipeline.training_views(noise(), view_pair("byol"), 16, 4, seed=0)
+    spec = tf.TensorSpec([4, 16, 16, 3], tf.uint8)
+    assert stream.element_spec == (spec, spec)
+
+
+def test_training_views__each_example_once_an_epoch():
+    stream = pipeline.training_views(numbered(22), CLEAN, 4, 5, seed=0)
+    batches = indices(take(stream, 12))
+    epochs = [list(itertools.chain(*batches[start : start + 4])) for start in (0, 4, 8)]
+    for epoch in epochs:
+        assert len(set(epoch)) == 20 and set(epoch) <= set(range(22))
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    # Which two are left out differs from epoch to epoch.
+    assert set().union(*epochs) == set(range(22))
+
+
+def test_training_views__order_is_shuffled_evenly():
+    stream = pipeline.training_views(numbered(8), CLEAN, 4, 8, seed=0)
+    orders = np.array(indices(take(stream, 300)))
+    means = orders.mean(axis=0)
+    # Standard error of the mean of 0..7 over 300 epochs: .13.
+    np.testing.assert_allclose(means, 3.5, atol=0.45)
+
+
+def test_training_views__resumes_bit_for_bit(source):
+    arguments = (source, view_pair("byol"), 16, 5)
+    whole = take(pipeline.training_views(*arguments, seed=3), 11)
+    for epoch, step in ((0, 3), (1, 2)):
+        resumed = pipeline.training_views(
+            *arguments, seed=3, start_epoch=epoch, start_step=step
+        )
+        rest = whole[epoch * 4 + step :]
+        assert_same(take(resumed, len(rest)), rest)
+
+
+def test_training_views__start_step_beyond_an_epoch():
+    arguments = (numbered(22), CLEAN, 4, 5)
+    late = pipeline.training_views(*arguments, seed=3, start_step=6)
+    usual = pipeline.training_views(*arguments, seed=3, start_epoch=1, start_step=2)
+    assert_same(take(late, 4), take(usual, 4))
+
+
+def test_training_views__global_seed_has_no_say(tfds_dir):
+    source = open_source("cifar10", "train[:22]", tfds_dir, shuffle_buffer=8)
+    streams = []
+    for global_seed in (0, 17):
+        tf.random.set_seed(global_seed)
+        stream = pipeline.training_views(source, view_pair("cifar"), 8, 4, seed=3)
+        streams.append(take(stream, 6))
+    assert_same(*streams)
+
+
+def test_training_views__seeds_and_epochs_differ():
+    arguments = (noise(), view_pair("cifar"), 8, 22)
+    one = take(pipeline.training_views(*arguments, seed=0), 2)
+    other = take(pipeline.training_views(*arguments, seed=1), 1)
+    assert (one[0][0] != one[1][0]).any()
+    assert (one[0][0] != other[0][0]).any()
+
+
+def test_training_views__both_views_show_the_same_image_differently():
+    stream = pipeline.training_views(noise(), view_pair("cifar"), 8, 11, seed=0)
+    for first, second in take(stream, 2):
+        assert (first != second).any(axis=(1, 2, 3)).all()
+    clean = pipeline.training_views(noise(), CLEAN, 12, 11, seed=0)
+    for first, second in take(clean, 2):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_training_views__views_of_equal_images_differ():
+    images = np.tile(
+        noise(1).examples(None).get_single_element()["image"], (8, 1, 1, 1)
+    )
+    stream = pipeline.training_views(
+        from_arrays(images), view_pair("cifar"), 8, 8, seed=0
+    )
+    batches = take(stream, 3)
+    seen = {view.tobytes() for batch in batches for views in batch for view in views}
+    assert len(seen) == 3 * 2 * 8
+
+
+def test_training_views__equal_augment_of_each_example():
+    # One image per batch, so the chunk is the example and nothing else can enter.
+    pair = view_pair("byol")
+    single = noise(1)
+    image = single.examples(None).get_single_element()["image"]
+    epoch_seeds = tf.random.split(
+        tf.random.fold_in([3, 0], tf.constant(0, tf.int64)), 2
+    )
+    seed = tf.random.fold_in(epoch_seeds[1], tf.constant(0, tf.int64))
+    seeds = tf.random.split(seed, 2)
+    first, second = take(pipeline.training_views(single, pair, 16, 1, seed=3), 1)[0]
+    specs = (pair.first, pair.second)
+    for view, spec, one in zip((first, second), specs, seeds, strict=True):
+        expected = views.augment(image, spec, 16, one).numpy().astype(int)
+        np.testing.assert_allclose(view[0].astype(int), expected, atol=1)
+
+
+def test_training_views__skipped_examples_are_not_decoded(monkeypatch):
+    decoded = []
+    decode = image_ops.decode
+
+    def spy(image):
+        tf.py_function(lambda pixel: decoded.append(int(pixel)), [image[0, 0, 0]], [])
+        return decode(image)
+
+    monkeypatch.setattr(image_ops, "decode", spy)
+    stream = pipeline.training_views(
+        numbered(22), CLEAN, 4, 2, seed=0, start_step=9, num_parallel_calls=1
+    )
+    # What was decoded first is what was asked for first, not the 18 examples before.
+    asked_for = list(itertools.chain(*indices(take(stream, 2))))
+    assert decoded[:4] == asked_for
+
+
+def test_training_views__skipped_files_are_not_read(tmp_path):
+    source = write_folder(tmp_path, 8)
+    order = source.examples(tf.constant(5, tf.int64))
+    images = [element["image"].numpy() for element in order]
+    for path in tmp_path.iterdir():
+        if path.read_bytes() in images[:5]:
+            path.unlink()
+    rest = [e["image"].numpy() for e in source.examples(tf.constant(5, tf.int64), 5)]
+    assert rest == images[5:]
+
+
+def test_training_views__unordered_holds_the_same_examples():
+    stream = pipeline.training_views(
+        numbered(12), CLEAN, 4, 4, seed=0, deterministic=False, num_parallel_calls=2
+    )
+    seen = list(itertools.chain(*indices(take(stream, 3))))
+    assert len(seen) == 12
+
+
+def test_steps_per_epoch__floor():
+    assert pipeline.steps_per_epoch(numbered(22), 5) == 4
+    assert pipeline.steps_per_epoch(numbered(22), 22) == 1
+
+
+def test_steps_per_epoch__batch_too_large():
+    message = "batch size 23 for the 22 examples of arrays/train; accepted: 1 to 22"
+    with pytest.raises(ValueError, match=message):
+        pipeline.steps_per_epoch(numbered(22), 23)
+    with pytest.raises(ValueError, match=message):
+        pipeline.training_views(numbered(22), CLEAN, 4, 23, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "size", "chunk"),
+    [(128, 32, 128), (256, 224, 2), (7, 224, 1), (100, 96, 10), (8, 2048, 1)],
+)
+def test_chunk_size__divides_the_batch(batch_size, size, chunk):
+    assert pipeline.chunk_size(batch_size, size) == chunk
+
+
+def test_evaluation_images__stored_order_and_last_batch():
+    batches = list(pipeline.evaluation_images(numbered(7), CLEAN, 4, 3))
+    assert [len(images) for images, _ in batches] == [3, 3, 1]
+    assert np.concatenate([i[:, 0, 0, 0] for i, _ in batches]).tolist() == list(
+        range(7)
+    )
+    assert np.concatenate([labels for _, labels in batches]).tolist() == [-1] * 7
+
+
+def test_evaluation_images__labels_and_pixels():
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    source = from_arrays(images, np.arange(5))
+    ((batch, labels),) = pipeline.evaluation_images(source, CLEAN, 8, 16)
+    np.testing.assert_array_equal(batch, images)
+    assert labels.numpy().tolist() == [0, 1, 2, 3, 4]
+    assert batch.dtype == tf.uint8 and labels.dtype == tf.int64
+
+
+def test_evaluation_images__static_shape():
+    dataset = pipeline.evaluation_images(noise(), view_pair("byol"), 16, 4)
+    assert dataset.element_spec[0].shape.as_list() == [None, 16, 16, 3]

@@ -1,0 +1,368 @@
+"""Every predictor's F and W against numpy."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_dpred import predictors
+from tf_dpred.config import PREDICTORS, PredictorConfig
+
+N, D = 10, 4
+CLOSED_FORMS = ("direct", "direct_copy", "direct_set", "optimal")
+
+
+def batches(count, seed=0):
+    """Per step f1, f2, z1, z2, [n, d]; not centred, so that centring matters."""
+    rng = np.random.default_rng(seed)
+    scale = np.array([2.0, 1.0, 0.5, 0.1])
+    return [rng.normal(0.3, 1, size=(4, N, D)) * scale for _ in range(count)]
+
+
+def built(name, **settings):
+    predictor = predictors.PREDICTORS[name](**settings)
+    predictor.build((None, D))
+    return predictor
+
+
+def observe(predictor, steps):
+    for step in steps:
+        dtype = predictor.variable_dtype
+        predictor.observe(*(tf.constant(x, dtype) for x in step))
+
+
+def average(values, rho):
+    """The running average of Eq. 19, or the plain mean."""
+    if rho is None:
+        return np.mean(values, axis=0)
+    running = values[0]
+    for value in values[1:]:
+        running = rho * running + (1 - rho) * value
+    return running
+
+
+def statistics(steps, rho, centered=False):
+    """F and C = E[z f^T] over steps."""
+    f = [np.concatenate([f1, f2]) for f1, f2, _, _ in steps]
+    z = [np.concatenate([z2, z1]) for _, _, z1, z2 in steps]
+    second = average([x.T @ x / len(x) for x in f], rho)
+    mean = average([x.mean(axis=0) for x in f], rho)
+    cross = average([a.T @ b / len(b) for a, b in zip(z, f, strict=True)], rho)
+    return second - centered * np.outer(mean, mean), cross
+
+
+# F.
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.3, 0.9, None])
+@pytest.mark.parametrize("centered", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_observe__numpy(rho, centered, count, policy):
+    policy("float64")
+    predictor = built("direct", rho=rho, centered=centered)
+    steps = batches(count)
+    observe(predictor, steps)
+    expected, _ = statistics(steps, rho, centered)
+    np.testing.assert_allclose(predictor.correlation, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_observe__every_predictor_keeps_f(name):
+    predictor = built(name)
+    steps = batches(3)
+    observe(predictor, steps)
+    expected, _ = statistics(steps, 0.3)
+    np.testing.assert_allclose(predictor.correlation, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_observe__the_first_batch_sets_f(policy):
+    policy("float64")
+    predictor = built("direct", rho=0.99)
+    (step,) = batches(1)
+    observe(predictor, [step])
+    f = np.concatenate(step[:2])
+    np.testing.assert_allclose(predictor.correlation, f.T @ f / (2 * N), rtol=1e-12)
+
+
+# W.
+
+
+def spectral(f, p_of_s):
+    s, u = np.linalg.eigh(f)
+    return u @ np.diag(p_of_s(np.maximum(s, 0))) @ u.T
+
+
+def w_of(name, settings, f, cross):
+    eps, exponent = settings.get("eps", 0.1), settings.get("exponent", 0.5)
+    if name == "direct":
+        form = settings.get("eigenvalue_map", "reference")
+        return {
+            "reference": lambda: spectral(
+                f, lambda s: np.maximum((s / s.max()) ** exponent + eps, 1e-4)
+            ),
+            "inside_root": lambda: spectral(
+                f, lambda s: np.maximum(s / s.max() + eps, 1e-4) ** exponent
+            ),
+            "eq18": lambda: spectral(f, lambda s: s**exponent + eps * s.max()),
+        }[form]()
+    if name == "direct_copy":
+        return f / np.linalg.norm(f, 2) + eps * np.eye(D)
+    if name == "direct_set":
+        power = spectral(f, lambda s: s**exponent)
+        return power / np.linalg.norm(power, 2) + eps * np.eye(D)
+    w = cross @ np.linalg.inv(f + eps * np.eye(D))
+    return (w + w.T) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("direct", {}),
+        ("direct", {"eps": 0.0}),
+        ("direct", {"eps": 0.5, "exponent": 1.0}),
+        ("direct", {"centered": True}),
+        ("direct", {"rho": None}),
+        ("direct", {"eigenvalue_map": "eq18"}),
+        ("direct", {"eigenvalue_map": "inside_root", "eps": -0.05}),
+        ("direct_copy", {}),
+        ("direct_copy", {"rho": 0.5, "eps": 0.3, "centered": True}),
+        ("direct_set", {}),
+        ("direct_set", {"exponent": 2.0, "eps": 0.2}),
+        ("optimal", {}),
+        ("optimal", {"eps": 1e-3, "rho": None}),
+        ("optimal", {"centered": True}),
+    ],
+)
+def test_reset__numpy(name, settings, policy):
+    policy("float64")
+    predictor = built(name, **settings)
+    steps = batches(4)
+    observe(predictor, steps)
+    predictor.reset(tf.constant(0, tf.int64))
+    f, cross = statistics(
+        steps, settings.get("rho", 0.3), settings.get("centered", False)
+    )
+    expected = w_of(name, settings, f, cross)
+    np.testing.assert_allclose(
+        predictor.matrix.numpy(), expected, rtol=1e-10, atol=1e-12
+    )
+    row = np.arange(1.0, D + 1)
+    found = predictor(tf.constant(row[None]))
+    np.testing.assert_allclose(found, (expected @ row)[None], rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+@pytest.mark.parametrize("freq", [1, 3])
+def test_reset__frequency(name, freq):
+    predictor = built(name, freq=freq)
+    observe(predictor, batches(1))
+    was_set = []
+    for step in range(7):
+        predictor.matrix.assign(np.zeros([D, D]))
+        predictor.reset(tf.constant(step, tf.int64))
+        was_set.append(bool(predictor.matrix.numpy().any()))
+    assert was_set == [step % freq == 0 for step in range(7)]
+
+
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_reset__in_a_function_as_eagerly(name, compiled):
+    eager, graph = built(name), built(name)
+    for predictor in (eager, graph):
+        observe(predictor, batches(2))
+    eager.reset(tf.constant(0, tf.int64))
+    tf.function(graph.reset, jit_compile=compiled)(tf.constant(0, tf.int64))
+    np.testing.assert_allclose(graph.matrix.numpy(), eager.matrix.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_reset__zero_statistics_are_finite(name):
+    predictor = built(name)
+    observe(predictor, [np.zeros([4, N, D])])
+    predictor.reset(tf.constant(0, tf.int64))
+    assert np.isfinite(predictor.matrix.numpy()).all()
+
+
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_reset__statistics_that_are_not_finite(name, value):
+    """W becomes NaN, which the loss shows, instead of an error of LAPACK's."""
+    predictor = built(name)
+    observe(predictor, [np.full([4, N, D], value)])
+    predictor.reset(tf.constant(0, tf.int64))
+    assert np.isnan(predictor.matrix.numpy()).all()
+
+
+def test_symmetric__reset(policy):
+    policy("float64")
+    predictor = built("symmetric")
+    w = np.arange(16.0).reshape(4, 4)
+    predictor.matrix.assign(w)
+    predictor.reset(tf.constant(5, tf.int64))
+    np.testing.assert_array_equal(predictor.matrix.numpy(), (w + w.T) / 2)
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp", "none"])
+def test_reset__leaves_what_is_trained(name):
+    predictor = built(name)
+    observe(predictor, batches(1))
+    before = [v.numpy() for v in predictor.variables]
+    predictor.reset(tf.constant(0, tf.int64))
+    for v, value in zip(predictor.variables, before, strict=True):
+        np.testing.assert_array_equal(v.numpy(), value)
+
+
+# Predictions of the trained ones.
+
+
+def test_linear__numpy(policy):
+    policy("float64")
+    f = batches(1)[0][0]
+    predictor = built("linear", predictor_bias=True)
+    predictor.bias.assign(np.arange(4.0))
+    expected = f @ predictor.matrix.numpy().T + np.arange(4.0)
+    np.testing.assert_allclose(predictor(tf.constant(f)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_mlp__numpy(bias, policy):
+    policy("float64")
+    predictor = built("mlp", predictor_hidden=6, predictor_bias=bias)
+    rng = np.random.default_rng(0)
+    for v in predictor.trainable_variables:
+        v.assign(rng.normal(size=v.shape))
+    values = {v.path.split("/", 2)[2]: v.numpy() for v in predictor.trainable_variables}
+    w1, b1 = values["hidden/kernel"], values["hidden/bias"]
+    gamma, beta = values["bn/gamma"], values["bn/beta"]
+    f = batches(1)[0][0]
+    x = f @ w1 + b1
+    x = gamma * (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-5) + beta
+    expected = np.maximum(x, 0) @ values["output/kernel"]
+    expected = expected + (values["output/bias"] if bias else 0)
+    found = predictor(tf.constant(f), training=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_none__identity():
+    f = tf.constant(batches(1)[0][0])
+    np.testing.assert_array_equal(built("none", dtype="float64")(f), f)
+
+
+@pytest.mark.parametrize("name", ["direct", "linear"])
+def test_matrix__initial_values(name):
+    predictor = predictors.PREDICTORS[name]()
+    predictor.build((None, 64))
+    w = predictor.matrix.numpy()
+    # U(+-1/sqrt(64)): standard deviation 1/8/sqrt(3)
+    assert np.abs(w).max() <= 1 / 8
+    assert w.std() == pytest.approx(1 / 8 / 3**0.5, rel=0.05)
+
+
+# What is trained, and in what precision.
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        *((name, {"freq": 1}, []) for name in CLOSED_FORMS),
+        *((name, {"freq": 2}, ["matrix"]) for name in CLOSED_FORMS),
+        ("linear", {}, ["matrix"]),
+        ("linear", {"predictor_bias": True}, ["matrix", "bias"]),
+        ("symmetric", {}, ["matrix"]),
+        ("mlp", {}, ["kernel", "bias", "gamma", "beta", "kernel"]),
+        (
+            "mlp",
+            {"predictor_bias": True},
+            ["kernel", "bias", "gamma", "beta", "kernel", "bias"],
+        ),
+        ("none", {}, []),
+    ],
+)
+def test_trainable_variables(name, settings, expected):
+    predictor = built(name, **settings)
+    assert [v.name for v in predictor.trainable_variables] == expected
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_precision__float32_under_mixed(name, precision, policy):
+    policy(precision)
+    predictor = built(name)
+    (step,) = batches(1)
+    observe(predictor, [step])
+    predictor.reset(tf.constant(0, tf.int64))
+    prediction = predictor(tf.constant(step[0], tf.float32), training=True)
+    assert prediction.dtype == tf.float32
+    assert predictor.correlation.dtype == tf.float32
+    assert {v.dtype for v in predictor.variables} == {"float32", "int64"}
+    expected, _ = statistics([step], 0.3)
+    np.testing.assert_allclose(predictor.correlation, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_precision__mlp_computes_in_bfloat16(policy):
+    policy("mixed_bfloat16")
+    predictor = built("mlp", predictor_hidden=6)
+    prediction = predictor(tf.constant(batches(1)[0][0], tf.float32), training=True)
+    rounded = tf.cast(tf.cast(prediction, tf.bfloat16), tf.float32)
+    np.testing.assert_array_equal(prediction, rounded)
+
+
+# From a config.
+
+SETTINGS = PredictorConfig(
+    predictor="direct",
+    rho=0.7,
+    eps=0.25,
+    freq=3,
+    exponent=0.75,
+    eigenvalue_map="eq18",
+    centered=True,
+    predictor_hidden=16,
+    predictor_bias=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "direct",
+            {"eps": 0.25, "freq": 3, "exponent": 0.75, "eigenvalue_map": "eq18"},
+        ),
+        ("direct_copy", {"eps": 0.25, "freq": 3}),
+        ("direct_set", {"eps": 0.25, "freq": 3, "exponent": 0.75}),
+        ("optimal", {"eps": 0.25, "freq": 3}),
+        ("linear", {"use_bias": True}),
+        ("symmetric", {"use_bias": True}),
+        ("mlp", {"hidden": 16, "use_bias": True}),
+        ("none", {}),
+    ],
+)
+def test_make_predictor__settings(name, expected):
+    config = dataclasses.replace(SETTINGS, predictor=name)
+    predictor = predictors.make_predictor(config)
+    assert type(predictor) is predictors.PREDICTORS[name]
+    expected = {"rho": 0.7, "centered": True, **expected}
+    assert {key: getattr(predictor, key) for key in expected} == expected
+
+
+def test_registry__is_the_flag_choices():
+    assert tuple(predictors.PREDICTORS) == PREDICTORS
+
+
+def test_registry__classes_share_the_interface():
+    for cls in predictors.PREDICTORS.values():
+        assert issubclass(cls, predictors.Predictor)
+
+
+@pytest.mark.parametrize("rho", [1.0, -0.1, float("nan")])
+def test_predictor__bad_rho(rho):
+    with pytest.raises(ValueError, match=f"Invalid rho: received {rho}, accepted: "):
+        predictors.Linear(rho=rho)
+
+
+@pytest.mark.parametrize("freq", [0, -1])
+def test_closed_form__bad_freq(freq):
+    with pytest.raises(ValueError, match=f"Invalid freq: received {freq}, accepted: "):
+        predictors.Direct(freq=freq)

@@ -1,0 +1,245 @@
+"""A run that was stopped, by whatever, goes on as if it had not been."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests import toys
+from tf_dpred import checkpoint, train
+from tf_dpred.callbacks.checkpoint import Checkpoints
+from tf_dpred.callbacks.guards import Preempted, StopOnNonFinite
+from tf_dpred.config import Config
+from tf_dpred.networks.normalization import BatchNormalization
+from tf_dpred.guard import QUANTITIES, FiniteGuard
+from tf_dpred.optimizers import SGD
+from tf_dpred.workdir import Workdir
+
+CHECKOUT = Path(__file__).parent.parent
+TINY = {
+    "image_size": 16,
+    "projector_hidden": 32,
+    "projector_dim": 16,
+    "batch_size": 8,
+    "train_size": 40,
+    "epochs": 2,
+    "knn_every": 0,
+    "log_every": 1,
+}
+
+
+class At(keras.callbacks.Callback):
+    """Does something after a step."""
+
+    def __init__(self, step, action):
+        super().__init__()
+        self.step, self.action = step, action
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == self.step:
+            self.action()
+
+
+def pretraining(workdir, **settings):
+    config = Config.from_dict(TINY | settings | {"workdir": workdir})
+    return train.Pretraining(config, backbone=backbone())
+
+
+def backbone():
+    """A convolution and BatchNorm: what a ResNet is made of, but quickly traced."""
+    image = keras.Input((16, 16, 3))
+    # A backbone comes with its weights; these are equal every time.
+    kernel = keras.initializers.HeNormal(seed=0)
+    x = keras.layers.Conv2D(8, 3, 2, use_bias=False, kernel_initializer=kernel)(image)
+    x = keras.layers.ReLU()(BatchNormalization()(x))
+    return keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+
+
+def with_callback(run, callback):
+    """Adds a callback in front of the run's own."""
+    own = run._callbacks
+    run._callbacks = lambda: [callback, *own()]
+    return run
+
+
+def last(workdir):
+    return checkpoint.load_latest(Path(workdir) / "checkpoints")[1]
+
+
+def assert_bit_equal(a, b):
+    assert a.keys() == b.keys()
+    differing = [name for name in a if a[name].tobytes() != b[name].tobytes()]
+    assert not differing
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"background_checkpoints": True}, {"accumulation_steps": 2}],
+    ids=str,
+)
+def test_resume__in_the_middle_of_an_epoch_is_bit_equal(tmp_path, settings):
+    whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
+    settings = {"checkpoint_every": 2, "keep_checkpoints": 9, **settings}
+    pretraining(whole, **settings).run()
+
+    def fail():
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        with_callback(pretraining(broken, **settings), At(8, fail)).run()
+    run = pretraining(broken, **settings)
+    run.checkpoints.wait()
+    # Steps 2, 4, 5 (end of the epoch) and 6 were saved; 7 and 8 are trained again.
+    assert run.restored.name == "step-00000006.npz"
+    result = run.run()
+    assert_bit_equal(last(whole), last(broken))
+    assert result == Workdir(whole).read_result()
+
+
+def test_preemption__saves_the_step_and_continues(tmp_path):
+    run = pretraining(str(tmp_path))
+    handlers = signal.getsignal(signal.SIGTERM)
+    with_callback(run, At(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    with pytest.raises(Preempted, match="SIGTERM: saved step 3; the same command"):
+        run.run()
+    assert signal.getsignal(signal.SIGTERM) == handlers
+    again = pretraining(str(tmp_path))
+    assert again.restored.name == "step-00000003.npz"
+    assert again.run()["step"] == 10
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_main__signals_and_the_lock(tmp_path):
+    settings = TINY | {"width": 1 / 16, "epochs": 10_000}
+    flags = [f"--{k}={v}" for k, v in settings.items()]
+    flags += [f"--workdir={tmp_path}", "--checkpoint_every=5"]
+    command = [sys.executable, "-m", "tf_dpred.main", *flags]
+    with subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE) as first:
+        wait_for(lambda: checkpoint.list_all(tmp_path / "checkpoints"))
+        second = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+        assert second.returncode == 2
+        assert f"process {first.pid} on" in second.stderr
+        first.send_signal(signal.SIGINT)
+        assert first.wait() == 75
+    # A crash leaves no lock behind.
+    with subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE) as third:
+        newest = checkpoint.list_all(tmp_path / "checkpoints")[-1]
+        wait_for(lambda: checkpoint.list_all(tmp_path / "checkpoints")[-1] > newest)
+        third.kill()
+    with subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE) as fourth:
+        newest = checkpoint.list_all(tmp_path / "checkpoints")[-1]
+        wait_for(lambda: checkpoint.list_all(tmp_path / "checkpoints")[-1] > newest)
+        fourth.send_signal(signal.SIGTERM)
+        assert fourth.wait() == 75
+
+
+def test_lock__second_process_is_refused(tmp_path):
+    run = pretraining(str(tmp_path))
+    with pytest.raises(ValueError, match=f"process {os.getpid()} on .* is training"):
+        pretraining(str(tmp_path))
+    run.workdir.unlock()
+    pretraining(str(tmp_path)).workdir.unlock()
+
+
+def test_restore__damaged_checkpoint_is_passed_over(tmp_path):
+    pretraining(str(tmp_path), epochs=2).run()
+    newest = checkpoint.list_all(tmp_path / "checkpoints")[-1]
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    newest.write_bytes(damaged)
+    run = pretraining(str(tmp_path))
+    assert run.restored.name == "step-00000005.npz"
+    assert run.run()["step"] == 10
+
+
+def test_restore__other_variables_are_refused(tmp_path):
+    model = toys.model()
+    model.compile(SGD())
+    saver = Checkpoints(model, tmp_path, steps_per_epoch=4)
+    toys.fit(model, toys.views(1), callbacks=[saver])
+    other = toys.model(target=False)
+    other.compile(SGD())
+    with pytest.raises(checkpoint.CheckpointError, match="not in the model .*target"):
+        Checkpoints(other, tmp_path, steps_per_epoch=4).restore()
+
+
+def test_checkpoints__full_disk_is_reported_and_training_goes_on(
+    tmp_path, monkeypatch
+):
+    real, calls = checkpoint.save, []
+
+    def save(path, state):
+        calls.append(path.name)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        real(path, state)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    run = pretraining(str(tmp_path), checkpoint_every=2)
+    assert run.run()["step"] == 10
+    assert calls[:3] == [f"step-0000000{n}.npz" for n in (2, 4, 5)]
+
+
+def test_checkpoints__last_one_that_fails_is_an_error(tmp_path, monkeypatch):
+    def save(path, state):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    with pytest.raises(OSError, match="No space left"):
+        pretraining(str(tmp_path)).run()
+
+
+@pytest.mark.parametrize("index", range(len(QUANTITIES)))
+def test_guard__names_quantity_and_first_step(index):
+    guard = FiniteGuard()
+    fine = [np.float32(1.0)] * len(QUANTITIES)
+    bad = list(fine)
+    bad[index] = np.array([1.0, np.inf], np.float32)
+    for step, values in enumerate([fine, fine, bad, [np.float32(np.nan)] * 4]):
+        guard.observe(np.int64(step), values)
+    assert guard.describe() == f"{QUANTITIES[index]} is not finite at step 2"
+    assert int(guard.count) == 2
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 3])
+def test_nonfinite__stops_at_the_step(tmp_path, steps_per_execution):
+    model = toys.model()
+    model.compile(SGD(), steps_per_execution=steps_per_execution)
+    first, second = toys.views(6)
+    first[4, 0, 0] = np.nan
+    saver = Checkpoints(model, tmp_path, steps_per_epoch=6, every=1)
+    with pytest.raises(FloatingPointError, match="loss is not finite at step 4"):
+        toys.fit(model, (first, second), callbacks=[StopOnNonFinite(), saver])
+    good = checkpoint.load_latest(tmp_path)[1]
+    assert all(np.isfinite(array).all() for array in good.values())
+
+
+def test_nonfinite__skip_drops_the_update_and_counts(policy):
+    policy("float64")
+    first, second = toys.views(6)
+    first[3, 0, 0] = np.inf
+    model = toys.model(skip_nonfinite=True)
+    model.compile(SGD(0.05, 0.9, 1e-3))
+    toys.fit(model, (first, second))
+    without = toys.model()
+    without.compile(SGD(0.05, 0.9, 1e-3))
+    good = [0, 1, 2, 4, 5]
+    toys.fit(without, (first[good], second[good]))
+    for a, b in zip(toys.arrays(model.variables), toys.arrays(without.variables)):
+        if a.dtype == np.float64:
+            np.testing.assert_array_equal(a, b)
+    assert int(model.guard.count) == 1
+    assert int(model.optimizer.iterations) == 6

@@ -1,0 +1,369 @@
+"""The random views against their specification, from outside."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from tf_dpred.data import batch_ops, image_ops, views
+from tf_dpred.data.views import ViewPair, ViewSpec, view_pair
+
+COUNT = 4000
+NOTHING = ViewSpec(
+    crop_scale=(1.0, 1.0),
+    crop_ratio=(1.0, 1.0),
+    flip_probability=0.0,
+    jitter_probability=0.0,
+    grayscale_probability=0.0,
+)
+# Bluish, no two channels, columns or values alike, so that every operation shows.
+MARK = np.array([[[20, 60, 130], [40, 90, 180]], [[10, 30, 50], [5, 70, 160]]]) / 255
+
+
+def only(**changes) -> ViewSpec:
+    return dataclasses.replace(NOTHING, **changes)
+
+
+def distorted(image, spec, count=COUNT, seed=0):
+    """`count` versions of one float image as integers, [count, H, W, 3]."""
+    draws = tf.random.stateless_uniform([count, views.NUM_DRAWS], [seed, 1])
+    crops = tf.tile(tf.constant(image, tf.float32)[tf.newaxis], [count, 1, 1, 1])
+    return views.distort(crops, draws, spec).numpy().astype(int)
+
+
+def assert_frequency(happened, probability):
+    """Two-sided binomial test at the fixed seed of the test."""
+    test = stats.binomtest(int(happened.sum()), len(happened), probability)
+    assert test.pvalue > 0.01, (happened.mean(), probability)
+
+
+@pytest.mark.parametrize(
+    ("name", "which", "expected"),
+    [
+        # BYOL, Table 6.
+        ("byol", "first", (0.08, 1, "bicubic", 0.5, 0.4, 0.4, 0.2, 0.1, 0.2, 1.0, 0.0)),
+        (
+            "byol",
+            "second",
+            (0.08, 1, "bicubic", 0.5, 0.4, 0.4, 0.2, 0.1, 0.2, 0.1, 0.2),
+        ),
+        (
+            "simclr",
+            "first",
+            (0.08, 1, "bicubic", 0.5, 0.8, 0.8, 0.8, 0.2, 0.2, 0.5, 0.0),
+        ),
+        # The DirectPred authors' recipes.
+        (
+            "stl10",
+            "first",
+            (0.08, 1, "bilinear", 0.5, 0.8, 0.8, 0.8, 0.2, 0.2, 1.0, 0.0),
+        ),
+        (
+            "cifar",
+            "first",
+            (0.08, 1, "bilinear", 0.5, 0.4, 0.4, 0.4, 0.1, 0.2, 0.0, 0.0),
+        ),
+    ],
+)
+def test_view_pair__published_values(name, which, expected):
+    spec = getattr(view_pair(name), which)
+    assert (
+        *spec.crop_scale,
+        spec.interpolation,
+        spec.flip_probability,
+        spec.brightness,
+        spec.contrast,
+        spec.saturation,
+        spec.hue,
+        spec.grayscale_probability,
+        spec.blur_probability,
+        spec.solarize_probability,
+    ) == expected
+    assert spec.crop_ratio == (3 / 4, 4 / 3)
+    assert spec.jitter_probability == 0.8
+    assert spec.blur_sigma == (0.1, 2.0)
+
+
+@pytest.mark.parametrize("name", [n for n in views.VIEWS if n != "byol"])
+def test_view_pair__views_alike_except_byol(name):
+    assert view_pair(name).first == view_pair(name).second
+
+
+def test_view_pair__normalisation():
+    assert view_pair("byol").mean == (0.485, 0.456, 0.406)
+    assert view_pair("byol").std == (0.229, 0.224, 0.225)
+    assert view_pair("cifar").mean == (0.4914, 0.4822, 0.4465)
+    assert view_pair("cifar").std == (0.2023, 0.1994, 0.2010)
+    assert view_pair("stl10").mean == (0, 0, 0) and view_pair("stl10").std == (1, 1, 1)
+    fractions = {name: view_pair(name).eval_crop_fraction for name in views.VIEWS}
+    assert fractions == {
+        "byol": 0.875,
+        "simclr": 0.875,
+        "stl10": 1.0,
+        "cifar": 1.0,
+        "digits": 1.0,
+    }
+
+
+def test_view_pair__digits_are_never_mirrored():
+    assert view_pair("digits").first.flip_probability == 0.0
+
+
+def test_view_pair__strength_scales_simclr():
+    view = view_pair("simclr", 0.5).first
+    assert (view.brightness, view.contrast, view.saturation, view.hue) == (
+        0.4,
+        0.4,
+        0.4,
+        0.1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "strength", "message"),
+    [
+        ("byl", 1.0, "unknown views 'byl'; accepted: byol, simclr, stl10"),
+        ("byol", 0.5, "view strength 0.5 with views 'byol'; only 'simclr' has one"),
+        ("simclr", -1.0, "view strength -1.0; accepted: 0 or more"),
+    ],
+)
+def test_view_pair__bad_arguments(name, strength, message):
+    with pytest.raises(ValueError, match=message) as error:
+        view_pair(name, strength)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "size", "taps"), [(0.1, 224, 23), (9, 96, 9), (5, 32, 5), (0.1, 32, 3)]
+)
+def test_blur_taps__odd(kernel, size, taps):
+    assert views.blur_taps(ViewSpec(blur_kernel=kernel), size) == taps
+
+
+def test_distort__nothing():
+    np.testing.assert_array_equal(
+        distorted(MARK, NOTHING, 5), np.tile(np.rint(MARK * 255), (5, 1, 1, 1))
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "probability"),
+    [
+        ("flip_probability", 0.5),
+        ("jitter_probability", 0.8),
+        ("grayscale_probability", 0.2),
+        ("blur_probability", 0.1),
+        ("solarize_probability", 0.2),
+    ],
+)
+def test_distort__probability(field, probability):
+    spec = only(**{field: probability}, blur_kernel=3, blur_sigma=(1.0, 2.0))
+    results = distorted(MARK, spec)
+    clean = np.rint(MARK * 255)
+    mirrored, gray = clean[:, ::-1], results[..., 0] == results[..., 2]
+    happened = {
+        "flip_probability": (results == mirrored).all((1, 2, 3)),
+        "grayscale_probability": gray.all((1, 2)),
+    }.get(field, (results != clean).any((1, 2, 3)))
+    assert_frequency(happened, probability)
+    # Whatever was not chosen is untouched.
+    np.testing.assert_array_equal(results[~happened] - clean, 0)
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_distort__certain_probabilities(probability):
+    results = distorted(MARK, only(solarize_probability=probability))
+    solarized = (results != np.rint(MARK * 255)).any((1, 2, 3))
+    assert solarized.mean() == probability
+
+
+def test_distort__byol_probabilities_differ_between_views():
+    pair = view_pair("byol")
+    step = np.zeros((32, 32, 3))
+    step[:, 16:] = 0.4
+    for spec, blur in ((pair.first, 1.0), (pair.second, 0.1)):
+        plain = dataclasses.replace(
+            spec,
+            jitter_probability=0.0,
+            flip_probability=0.0,
+            blur_sigma=(1.0, 2.0),
+            solarize_probability=0.0,
+        )
+        results = distorted(step, plain, 2000)
+        # A pixel beside the step and far from the borders.
+        assert_frequency(results[:, 8, 15, 0] > 0, blur)
+
+
+def test_distort__brightness_is_uniform_and_additive():
+    spec = only(
+        jitter_probability=1.0, brightness=0.4, contrast=0.0, saturation=0.0, hue=0.0
+    )
+    image = np.full((2, 2, 3), 0.5)
+    shift = distorted(image, spec)[:, 0, 0, 0] / 255 - 0.5
+    assert stats.kstest(shift, "uniform", (-0.4, 0.8)).pvalue > 0.01
+
+
+def test_distort__blend_brightness_is_a_uniform_factor():
+    spec = only(
+        jitter_probability=1.0,
+        jitter_style="blend",
+        brightness=0.8,
+        contrast=0.0,
+        saturation=0.0,
+        hue=0.0,
+    )
+    image = np.full((2, 2, 3), 0.5)
+    factor = distorted(image, spec)[:, 0, 0, 0] / 127.5
+    assert stats.kstest(factor, "uniform", (0.2, 1.6)).pvalue > 0.01
+
+
+def test_distort__contrast_is_uniform():
+    spec = only(
+        jitter_probability=1.0, brightness=0.0, contrast=0.4, saturation=0.0, hue=0.0
+    )
+    image = np.full((1, 2, 3), 0.2)
+    image[0, 1] = 0.8
+    results = distorted(image, spec)
+    factor = (results[:, 0, 1, 0] - results[:, 0, 0, 0]) / 255 / 0.6
+    assert stats.kstest(factor, "uniform", (0.6, 0.8)).pvalue > 0.01
+
+
+def test_distort__sigma_is_uniform():
+    spec = only(blur_probability=1.0, blur_kernel=9, blur_sigma=(0.5, 2.0))
+    point = np.zeros((9, 9, 3))
+    point[4, 4] = 1.0
+    peak = distorted(point, spec)[:, 4, 4, 0] / 255
+    sigmas = np.linspace(0.5, 2.0, 500)
+    taps = np.arange(-4, 5)
+    weights = np.exp(-0.5 * (taps / sigmas[:, None]) ** 2)
+    peaks = (weights[:, 4] / weights.sum(1)) ** 2
+    found = np.interp(-peak, -peaks, sigmas)
+    # 8 bits resolve the small peaks of a large sigma badly: compare quantiles.
+    quantiles = np.quantile(found, [0.1, 0.3, 0.5, 0.7, 0.9])
+    np.testing.assert_allclose(quantiles, 0.5 + 1.5 * np.arange(0.1, 1, 0.2), atol=0.05)
+
+
+def test_jitter__every_order_and_clipping_between():
+    rng = np.random.default_rng(0)
+    images = np.tile(rng.random((1, 4, 4, 3), dtype=np.float32), (24, 1, 1, 1))
+    amounts = (0.4, -0.4, 0.9, 0.1)
+    result = batch_ops.jitter(
+        tf.constant(images),
+        tf.fill([24], True),
+        tf.range(24),
+        tuple(tf.fill([24], amount) for amount in amounts),
+        "hsv",
+    )
+    single = (
+        lambda x: image_ops.brightness(x, 0.4),
+        lambda x: image_ops.contrast(x, 0.6),
+        lambda x: image_ops.saturation(x, 1.9),
+        lambda x: image_ops.hue(x, 0.1),
+    )
+    for row, order in enumerate(batch_ops.ORDERS):
+        expected = images[row]
+        for index in order:
+            expected = np.clip(single[index](tf.constant(expected)), 0, 1)
+        np.testing.assert_allclose(result[row], expected, atol=2e-6)
+    assert len({np.asarray(r).tobytes() for r in result}) > 12
+
+
+def test_distort__orders_are_equally_likely():
+    # Brightness +1 then contrast 0, and the other way round, give white and gray.
+    spec = only(
+        jitter_probability=1.0, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1
+    )
+    seen = []
+
+    def spy(images, mask, order, amounts, style):
+        seen.append(order.numpy())
+        return images
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_ops, "jitter", spy)
+        distorted(MARK, spec, 24 * 200)
+    counts = np.bincount(seen[0], minlength=24)
+    assert len(counts) == 24 and stats.chisquare(counts).pvalue > 0.01
+
+
+@pytest.mark.parametrize("style", batch_ops.JITTER_STYLES)
+def test_jitter__zero_amounts_change_nothing(style):
+    images = np.random.default_rng(0).random((24, 5, 5, 3), dtype=np.float32)
+    zeros = (tf.zeros([24]),) * 4
+    result = batch_ops.jitter(
+        tf.constant(images), tf.fill([24], True), tf.range(24), zeros, style
+    )
+    np.testing.assert_allclose(result, images, atol=1e-6)
+
+
+def test_apply_where__only_the_chosen():
+    images = tf.zeros([4, 2, 2, 3])
+    mask = tf.constant([False, True, False, True])
+    shapes = []
+
+    def add(chosen, amount):
+        shapes.append(tuple(chosen.shape))
+        return chosen + amount[:, None, None, None]
+
+    result = batch_ops.apply_where(mask, add, images, tf.range(4.0))
+    assert result[:, 0, 0, 0].numpy().tolist() == [0.0, 1.0, 0.0, 3.0]
+    assert shapes == [(2, 2, 2, 3)]
+
+
+@pytest.mark.parametrize("name", views.VIEWS)
+def test_augment__depends_on_the_seed_alone(name):
+    pair = view_pair(name)
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+
+    def view(seed):
+        return views.augment(tf.constant(image), pair.first, 32, seed)
+
+    first = view([1, 2])
+    tf.random.set_seed(5)
+    assert first.dtype == tf.uint8 and first.shape == (32, 32, 3)
+    np.testing.assert_array_equal(first, view([1, 2]))
+    assert (first.numpy() != view([1, 3]).numpy()).any()
+
+
+@pytest.mark.parametrize("name", views.VIEWS)
+def test_augment__same_inside_tf_data(name):
+    pair = view_pair(name)
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+
+    def view(index):
+        return views.augment(tf.constant(image), pair.second, 32, tf.stack([index, 9]))
+
+    stream = tf.data.Dataset.range(6).map(view)
+    for index, graph in enumerate(stream):
+        eager = view(tf.constant(index, tf.int64))
+        # One level: where float32 rounds differently the last bit may.
+        np.testing.assert_allclose(graph.numpy().astype(int), eager, atol=1)
+
+
+def test_augment__crops_at_random():
+    image = np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (256, 1, 3))
+    spec = only(crop_scale=(0.25, 0.25), interpolation="bilinear")
+
+    def left(index):
+        view = views.augment(tf.constant(image), spec, 16, tf.stack([index, 3]))
+        return tf.cast(view[0, 0, 0], tf.int32)
+
+    lefts = np.array(list(tf.data.Dataset.range(1000).map(left).as_numpy_iterator()))
+    # Crops are 128 wide: their left side is uniform in 0..128 (the pixel adds 3.5).
+    assert stats.kstest(lefts, "uniform", (3.5, 129)).pvalue > 0.01
+
+
+def test_evaluation_view__central_and_deterministic():
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[4:60, 20:76] = np.random.default_rng(0).integers(0, 256, (56, 56, 3))
+    pair = ViewPair(ViewSpec(), ViewSpec(), eval_crop_fraction=0.875)
+    result = views.evaluation_view(tf.constant(image), 56, pair)
+    np.testing.assert_array_equal(result, image[4:60, 20:76])
+
+
+def test_evaluation_view__leaves_images_of_the_right_size_alone():
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    result = views.evaluation_view(tf.constant(image), 32, view_pair("cifar"))
+    np.testing.assert_array_equal(result, image)

@@ -1,0 +1,73 @@
+"""Small networks and batches, for the tests that train."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_dpred.callbacks.target_ema import TargetEMA
+from tf_dpred.model import DirectPred
+from tf_dpred.networks.normalization import BatchNormalization
+from tf_dpred.predictors import Direct
+from tf_dpred.schedules import ema_momentum
+
+INPUTS, HIDDEN, DIM, BATCH = 6, 8, 4, 16
+
+
+def network(name="online", *, seed=0, batch_norm=True):
+    """Vectors [n, 6] -> (representation [n, 8], projection [n, 4])."""
+    kernel = [
+        keras.initializers.GlorotUniform(seed=2 * seed + layer) for layer in range(2)
+    ]
+    vectors = keras.Input((INPUTS,))
+    x = keras.layers.Dense(HIDDEN, kernel_initializer=kernel[0], name="dense")(vectors)
+    if batch_norm:
+        x = BatchNormalization(name="bn")(x)
+    representation = keras.layers.ReLU(name="representation")(x)
+    projection = keras.layers.Dense(
+        DIM, kernel_initializer=kernel[1], name="projection", dtype=variable_dtype()
+    )(representation)
+    return keras.Model(vectors, [representation, projection], name=name)
+
+
+def variable_dtype():
+    return keras.config.dtype_policy().variable_dtype
+
+
+def model(predictor=None, *, target=True, batch_norm=True, **kwargs):
+    """An uncompiled DirectPred of two different toy networks; equal every time."""
+    keras.utils.set_random_seed(0)
+    return DirectPred(
+        network("online", seed=1, batch_norm=batch_norm),
+        network("target", seed=2, batch_norm=batch_norm) if target else None,
+        Direct() if predictor is None else predictor,
+        **kwargs,
+    )
+
+
+def views(steps, *, batch=BATCH, seed=0):
+    """Two views, arrays [steps, batch, 6] that differ by a little noise."""
+    rng = np.random.default_rng(seed)
+    first = rng.normal(size=(steps, batch, INPUTS))
+    second = first + 0.3 * rng.normal(size=first.shape)
+    return first.astype(keras.config.floatx()), second.astype(keras.config.floatx())
+
+
+def dataset(pair):
+    """The views as one epoch of batches."""
+    flat = tuple(view.reshape(-1, view.shape[-1]) for view in pair)
+    batches = tf.data.Dataset.from_tensor_slices(flat)
+    return batches.batch(pair[0].shape[1], drop_remainder=True)
+
+
+def fit(trained, pair, *, tau=0.9, callbacks=(), **kwargs):
+    """Trains over the views, once; with a constant tau where there is a target."""
+    if trained.has_separate_target:
+        callbacks = [TargetEMA(ema_momentum("constant", tau, 1)), *callbacks]
+    return trained.fit(
+        dataset(pair), verbose=0, shuffle=False, callbacks=list(callbacks), **kwargs
+    )
+
+
+def arrays(variables):
+    """The values of variables, copied."""
+    return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]

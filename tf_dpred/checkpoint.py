@@ -1,0 +1,120 @@
+"""The file format of checkpoints: named arrays in one npz file.
+
+A file holds every array under its variable's name, the list of these `names` and
+`format_version`. It is written under another name, flushed to the disk and renamed, so
+under its own name it is always whole. Each array carries the zip format's CRC-32, and
+the list tells whether all are there, so a cut or changed file is noticed when it is
+read. Nothing in it can run code: `allow_pickle=False`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+FORMAT_VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says which and why."""
+
+
+def path_of(directory: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return directory / f"step-{step:08d}.npz"
+
+
+def list_all(directory: Path) -> list[Path]:
+    """The checkpoints of a directory, oldest first."""
+    return sorted(directory.glob("step-*.npz"))
+
+
+def save(path: Path, state: Mapping[str, np.ndarray]) -> None:
+    """Writes a checkpoint; either all of it is there afterwards, or nothing.
+
+    Raises:
+      OSError: it could not be written (disk full, ...); nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(
+                file, format_version=FORMAT_VERSION, names=sorted(state), **state
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    """Makes a rename in the directory outlast a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """Reads a checkpoint and checks every byte of it that matters.
+
+    Raises:
+      CheckpointError: the file is damaged, or of another format.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            state = {name: file[name] for name in file.files}
+    # A damaged zip file can make its reader raise almost anything.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{path} is damaged ({reason})") from error
+    version = state.pop("format_version", None)
+    names = state.pop("names", None)
+    if version is None or int(version) != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version}, accepted: {FORMAT_VERSION}"
+        )
+    if names is None or sorted(state) != names.tolist():
+        raise CheckpointError(f"{path} is damaged (arrays are missing)")
+    return state
+
+
+def load_latest(directory: Path) -> tuple[Path, dict[str, np.ndarray]] | None:
+    """The newest checkpoint that is whole; damaged ones are named and passed over.
+
+    Returns:
+      (path, state), or None where there is no checkpoint at all.
+
+    Raises:
+      CheckpointError: there are checkpoints, and none can be read. Starting over in
+        silence would throw a run away.
+    """
+    paths = list_all(directory)
+    for path in reversed(paths):
+        try:
+            return path, load(path)
+        except CheckpointError as error:
+            logging.warning("%s: trying the one before it", error)
+    if paths:
+        raise CheckpointError(
+            f"--workdir: received checkpoints in {directory} of which none can be "
+            "read, accepted: at least one that is whole, or a new workdir."
+        )
+    return None
+
+
+def remove_old(directory: Path, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints, and what a crash left half-made."""
+    for path in list_all(directory)[:-keep]:
+        path.unlink(missing_ok=True)
+    for path in directory.glob(".step-*.tmp"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,50 @@
+"""The modes that use a trained encoder: linear_eval, knn, finetune and export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tf_dpred import export, restore
+from tf_dpred.evaluation import results
+from tf_dpred.evaluation.run import Evaluation, setup
+
+
+def run(mode: str, given: Mapping[str, Any]) -> str:
+    """Runs one mode on a finished pre-training.
+
+    Args:
+      mode: `linear_eval`, `knn`, `finetune` or `export`.
+      given: the settings of the command line; the rest is that of the run.
+
+    Returns:
+      What to tell the user.
+
+    Raises:
+      ValueError: see `restore` and `evaluation.run`.
+    """
+    config = restore.evaluation_config(given)
+    if mode == "export":
+        setup(config)
+        return f"exported to {export.write(config)}"
+    result = Evaluation(config).run(mode)
+    header = ("start" if mode == "finetune" else "encoder", "top-1", "top-5", "chosen")
+    return results.table(header, _rows(result))
+
+
+def _rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    encoder = f"{result['encoder']}, step {result['step']}"
+    if result["mode"] == "finetune":
+        starts = {encoder: result["finetuned"], "from scratch": result["from_scratch"]}
+    else:
+        starts = {encoder: result}
+    rows = []
+    for name, found in starts.items():
+        top5 = f"{found['top5']:.4f}" if "top5" in found else "-"
+        chosen = (
+            f"k={found['k']}, T={found['temperature']:g}"
+            if "k" in found
+            else f"rate {found['learning_rate']:g}"
+        )
+        rows.append((name, f"{found['top1']:.4f}", top5, chosen))
+    return rows

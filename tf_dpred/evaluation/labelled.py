@@ -1,0 +1,180 @@
+"""Labelled images for evaluation: which splits, who is held out, training batches."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from tf_dpred.config import Config, refuse
+from tf_dpred.data import image_ops, pipeline, sources, views
+from tf_dpred.data.source import Source, indexed
+from tf_dpred.data.views import ViewPair
+
+
+def open_splits(config: Config) -> tuple[Source, Source]:
+    """The labelled training and test split of a config.
+
+    Raises:
+      ValueError: there is no such split, or it has no labels.
+    """
+    data, evaluation = config.data, config.evaluation
+    train, test = sources.default_splits(data.dataset, data.data_dir)
+    train = evaluation.eval_train_split or train
+    test = evaluation.eval_test_split or test
+    if test is None:
+        refuse("dataset", data.dataset, "a data set with a labelled test split")
+    opened = []
+    for flag, split in (("eval_train_split", train), ("eval_test_split", test)):
+        source = sources.open_source(
+            data.dataset, split, data.data_dir, shuffle_buffer=data.shuffle_buffer
+        )
+        if not source.num_classes:
+            refuse(flag, split, f"a split of {data.dataset} with labels")
+        opened.append(source)
+    return opened[0], opened[1]
+
+
+def labels_of(source: Source) -> np.ndarray:
+    """[N] int64 labels in stored order; nothing is decoded."""
+    labels = source.examples(None).map(lambda example: example["label"])
+    return np.concatenate(list(labels.batch(4096).as_numpy_iterator()))
+
+
+def balanced_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Indices of a class-balanced random fraction.
+
+    Every class gives the same number, fraction * N / classes, at least 1, or all it
+    has. For one seed, a smaller fraction is a subset of a larger one.
+
+    Args:
+      labels: [N] integers.
+      fraction: in (0, 1].
+      seed: of the choice.
+
+    Returns:
+      Ascending indices into `labels`.
+    """
+    classes = np.unique(labels)
+    count = max(1, round(fraction * len(labels) / len(classes)))
+    random = np.random.default_rng(seed)
+    chosen = [random.permutation(np.flatnonzero(labels == c))[:count] for c in classes]
+    return np.sort(np.concatenate(chosen))
+
+
+def gather(source: Source, indices: np.ndarray) -> Source:
+    """Some examples of a source, held in memory, still encoded.
+
+    Args:
+      source: read once, in stored order.
+      indices: ascending, into the stored order.
+    """
+    mask = np.zeros(source.num_examples, bool)
+    mask[indices] = True
+    with tf.device("CPU:0"):
+        wanted = tf.constant(mask)
+    kept = list(
+        source.examples(None)
+        .enumerate()
+        .filter(lambda index, _: wanted[index])
+        .map(lambda _, example: example)
+    )
+    with tf.device("CPU:0"):
+        images = tf.stack([example["image"] for example in kept])
+    labels = np.array([int(example["label"]) for example in kept])
+    return indexed(
+        source.name,
+        source.split,
+        lambda index: images[index],
+        len(kept),
+        labels,
+        source.num_classes,
+    )
+
+
+def hold_out(source: Source, count: int, seed: int) -> tuple[Source, Source]:
+    """Splits off `count` random examples.
+
+    Which ones is decided by a hash of the encoded image: the same in any order of
+    reading, for data that is only ever streamed, and copies of one image land on the
+    same side. Reads the source once.
+
+    Args:
+      source: with more than `count` examples.
+      count: held out, at least 1; more where images are equal.
+      seed: of the choice.
+
+    Returns:
+      (kept, held out).
+    """
+
+    def fingerprint(example: dict[str, tf.Tensor]) -> tf.Tensor:
+        image = example["image"]
+        content = image if image.dtype == tf.string else tf.io.serialize_tensor(image)
+        salted = tf.strings.join([str(seed), content], separator=":")
+        return tf.strings.to_hash_bucket_fast(salted, 2**62)
+
+    prints = source.examples(None).map(fingerprint, num_parallel_calls=tf.data.AUTOTUNE)
+    found = np.concatenate(list(prints.batch(4096).as_numpy_iterator()))
+    limit = np.sort(found)[count - 1]
+
+    def side(held: bool) -> Source:
+        def examples(shuffle_seed, skip=0) -> tf.data.Dataset:
+            mine = source.examples(shuffle_seed).filter(
+                lambda example: (fingerprint(example) <= limit) == held
+            )
+            return mine.skip(skip)
+
+        size = int(np.sum((found <= limit) == held))
+        return dataclasses.replace(source, num_examples=size, examples=examples)
+
+    return side(False), side(True)
+
+
+def training_batches(
+    source: Source, pair: ViewPair, image_size: int, batch_size: int, *, seed: int
+) -> tf.data.Dataset:
+    """Randomly cropped and flipped images with labels, epoch after epoch, endless.
+
+    Crop and flip are those of the recipe's first view (8-100 % of the area; no flip
+    where a mirror image is another class); no colour is changed.
+
+    Args:
+      source: labelled images.
+      pair: the recipe that the encoder was trained with.
+      image_size: side S in pixels.
+      batch_size: B; the rest of an epoch that fills no batch is left out.
+      seed: of order and crops.
+
+    Returns:
+      (uint8 [B, S, S, 3], int64 [B]).
+    """
+    length = pipeline.steps_per_epoch(source, batch_size) * batch_size
+    spec = pair.first
+
+    def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
+        order_seed, crop_seed = tf.unstack(
+            tf.random.split(tf.random.fold_in([seed, 1], epoch), 2)
+        )
+        examples = source.examples(order_seed[0])
+        positions = tf.data.Dataset.range(length)
+        return tf.data.Dataset.zip(examples, positions).map(
+            lambda example, position: (example, tf.random.fold_in(crop_seed, position))
+        )
+
+    def prepare(example, seed):
+        seeds = tf.random.split(seed, 2)
+        image = image_ops.decode(example["image"])
+        crop, _ = views.random_crop(image, spec, image_size, seeds[0])
+        if spec.flip_probability:
+            crop = tf.image.stateless_random_flip_left_right(crop, seeds[1])
+        return image_ops.to_uint8(crop), example["label"]
+
+    return (
+        tf.data.Dataset.range(tf.int64.max)
+        .flat_map(tf.autograph.experimental.do_not_convert(epoch_examples))
+        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size, drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )

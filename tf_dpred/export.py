@@ -1,0 +1,242 @@
+"""An encoder for use elsewhere: SavedModel, .keras, ONNX, LiteRT and a model card.
+
+    export/<step>/
+      saved_model.pb, variables/   preprocessing and both outputs; TensorFlow alone
+      encoder.keras                square images -> representation, for Keras
+      encoder.onnx, encoder.tflite the same network where the converters are installed
+      model_card.md, .json         what it is, how it was made, what it scores
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from tf_dpred import model_card, restore
+from tf_dpred.config import Config, refuse
+from tf_dpred.data import image_ops, views
+from tf_dpred.data.views import ViewPair
+from tf_dpred.restore import Encoder
+
+ACCEPTED_IMAGES = "accepted: [batch, height, width, 3], uint8 or float in [0, 255]"
+
+
+def write(config: Config) -> Path:
+    """Exports the encoder of a work directory to `<workdir>/export/<step>`.
+
+    An export that is there already is replaced.
+
+    Args:
+      config: of `restore.evaluation_config`; Keras' precision must be float32.
+
+    Returns:
+      The numbered directory.
+
+    Raises:
+      ValueError: see `restore.open_encoder`.
+    """
+    if config.evaluation.export_dir is not None:
+        refuse("export_dir", config.evaluation.export_dir, "none with --mode=export")
+    encoder = restore.open_encoder(config)
+    workdir = Path(config.training.workdir)
+    return write_encoder(encoder, workdir / "export", workdir)
+
+
+def write_encoder(encoder: Encoder, directory: Path, workdir: Path) -> Path:
+    """Exports an opened encoder to `directory/<step>`.
+
+    Args:
+      encoder: with a projector.
+      directory: of the numbered exports.
+      workdir: whose evaluation results go into the model card.
+    """
+    final = directory / str(encoder.step)
+    unfinished = directory / f".{encoder.step}.tmp"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    servable = Servable(encoder.network, encoder.image_size, encoder.pair)
+    bare = encoder.bare()
+    with _quiet():
+        signatures = servable.signatures()
+        tf.saved_model.save(servable, str(unfinished), signatures=signatures)
+        bare.save(unfinished / restore.KERAS_FILE)
+    _convert(bare, unfinished)
+    model_card.write(encoder, unfinished, workdir)
+    shutil.rmtree(final, ignore_errors=True)
+    unfinished.rename(final)
+    return final
+
+
+class Servable(tf.Module):
+    """Images of any size -> representation and projection, as a SavedModel.
+
+    After `tf.saved_model.load` it is callable, `encoder(images, training=False)`, and
+    can be fine-tuned: it has `variables` and `trainable_variables`.
+
+    Args:
+      network: images [n, s, s, 3] in [0, 255] -> (representation, projection).
+      image_size: s.
+      pair: the recipe; its central crop and interpolation are those of evaluation.
+    """
+
+    # tf.Module has properties of these names, which a SavedModel does not keep.
+    variables: list[tf.Variable] = ()
+    trainable_variables: list[tf.Variable] = ()
+
+    def __init__(self, network: keras.Model, image_size: int, pair: ViewPair):
+        super().__init__(name="encoder")
+        self.variables = [v.value for v in network.variables]
+        self.trainable_variables = [v.value for v in network.trainable_variables]
+        self._network = network
+        self._image_size = image_size
+        self._pair = pair
+        for dtype in (tf.uint8, tf.float32):
+            for training in (False, True):
+                spec = tf.TensorSpec(None, dtype, name="images")
+                self.__call__.get_concrete_function(spec, training=training)
+
+    @tf.function
+    def __call__(self, images: tf.Tensor, training: bool = False):
+        """Encodes a batch.
+
+        Args:
+          images: [n, h, w, 3], uint8 or float32 in [0, 255], of any size.
+          training: BatchNorm by the batch, and its running statistics updated.
+
+        Returns:
+          `representation` [n, r] and `projection` [n, d], float32.
+        """
+        return self._encode(prepare(images, self._image_size, self._pair), training)
+
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """`serving_default` (images), `encode_jpeg` (encoded images)."""
+        images = tf.TensorSpec(None, tf.float32, name="images")
+        encoded = tf.TensorSpec(None, tf.string, name="encoded")
+        serve = tf.function(lambda images: self(images), input_signature=[images])
+        return {
+            "serving_default": serve.get_concrete_function(),
+            "encode_jpeg": self.encode_jpeg.get_concrete_function(encoded),
+        }
+
+    @tf.function
+    def encode_jpeg(self, encoded: tf.Tensor):
+        """Encodes a batch [n] of JPEG, PNG, BMP or GIF files; as `__call__`."""
+        encoded = _require(
+            encoded,
+            tf.rank(encoded) == 1,
+            "accepted: a batch of encoded images, [batch]",
+            [None],
+        )
+
+        def view(content: tf.Tensor) -> tf.Tensor:
+            image = image_ops.decode(content)
+            return views.evaluation_view(image, self._image_size, self._pair)
+
+        size = self._image_size
+        spec = tf.TensorSpec([size, size, 3], tf.uint8)
+        images = tf.map_fn(view, encoded, fn_output_signature=spec)
+        return self._encode(tf.cast(images, tf.float32), False)
+
+    @tf.function  # of its own, so that the network is stored once for all inputs
+    def _encode(self, images: tf.Tensor, training: bool) -> dict[str, tf.Tensor]:
+        representation, projection = self._network(images, training=training)
+        return {"representation": representation, "projection": projection}
+
+
+def prepare(images: tf.Tensor, size: int, pair: ViewPair) -> tf.Tensor:
+    """`data.views.evaluation_view` for a batch of images of one size.
+
+    Rounded like it to whole values after resizing; where nothing is resized, values
+    stay as they are.
+
+    Args:
+      images: [n, h, w, 3], uint8 or float in [0, 255].
+      size: side of the result.
+      pair: the recipe.
+
+    Returns:
+      float32 [n, size, size, 3] in [0, 255].
+
+    Raises:
+      tf.errors.InvalidArgumentError: another shape, or values outside of the range.
+    """
+    shape = tf.shape(images)
+    well_shaped = tf.logical_and(tf.rank(images) == 4, tf.reduce_all(shape[-1:] == 3))
+    images = _require(images, well_shaped, ACCEPTED_IMAGES, [None, None, None, 3])
+    images = tf.cast(images, tf.float32)
+    low, high = tf.reduce_min(images), tf.reduce_max(images)
+    # Empty batches have no range: min is +inf and max -inf.
+    inside = tf.logical_and(low >= 0.0, high <= 255.0) | (tf.size(images) == 0)
+    message = ["images: received values from", low, "to", high, ACCEPTED_IMAGES]
+    with tf.control_dependencies([tf.debugging.Assert(inside, message)]):
+        images = tf.identity(images)
+    height, width = tf.shape(images)[1], tf.shape(images)[2]
+    top, left, side, _ = tf.unstack(
+        image_ops.center_box(height, width, pair.eval_crop_fraction)
+    )
+    crops = images[:, top : top + side, left : left + side]
+
+    def resized() -> tf.Tensor:
+        found = tf.image.resize(crops, [size, size], pair.first.interpolation)
+        # In the order of `crop_and_resize`, since many values end in .5 exactly.
+        unit = tf.clip_by_value(found * (1.0 / 255.0), 0.0, 1.0)
+        return tf.cast(image_ops.to_uint8(unit), tf.float32)
+
+    found = tf.cond(side == size, lambda: crops, resized)
+    found.set_shape([None, size, size, 3])
+    return found
+
+
+def _require(x: tf.Tensor, condition, accepted: str, shape) -> tf.Tensor:
+    """`x` with a known shape, or an error with what was received and accepted.
+
+    A wrong `x` is replaced by an empty one behind the assertion: TensorFlow infers
+    shapes before it runs anything, and would fail first, in words about some kernel.
+    """
+    message = [f"{x.dtype.name} input: received shape", tf.shape(x), accepted]
+    assertion = tf.debugging.Assert(condition, message, summarize=10)
+    with tf.control_dependencies([assertion]):
+        empty = tf.constant([], x.dtype, shape=[0] * len(shape))
+        x = tf.cond(condition, lambda: x, lambda: empty)
+    x.set_shape(shape)
+    return x
+
+
+def _convert(bare: keras.Model, directory: Path) -> None:
+    """ONNX and LiteRT files of the bare encoder, by Keras' own exporters."""
+    for name, needed, kind in (
+        ("encoder.onnx", "tf2onnx", "onnx"),
+        ("encoder.tflite", "ai_edge_litert", "litert"),
+    ):
+        if importlib.util.find_spec(needed) is None:
+            logging.info("no %s: pip install 'tf-dpred[export]' for it", name)
+        else:
+            images = tf.TensorSpec(bare.input_shape, tf.float32, name="images")
+            with _quiet():
+                bare.export(
+                    str(directory / name),
+                    format=kind,
+                    verbose=False,
+                    input_signature=[images],
+                )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences TensorFlow's reports on what it writes; warnings still come out."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(min(before, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            # Keras' ONNX exporter asks numpy for a name that is gone.
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(before)

@@ -1,0 +1,126 @@
+"""The model card beside an export: what was trained, how, and what it scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from tf_dpred import runtime
+from tf_dpred.config import EvaluationConfig
+from tf_dpred.evaluation import results
+from tf_dpred.restore import CARD, Encoder
+
+# Of this file and of the layout of the export beside it.
+FORMAT_VERSION = 1
+# Where things lay on the machine that trained, and how it was looked at.
+_LEFT_OUT = {"workdir", "data_dir", "tpu"} | {
+    field.name for field in dataclasses.fields(EvaluationConfig)
+}
+
+
+def write(encoder: Encoder, directory: Path, workdir: Path) -> None:
+    """Writes `model_card.json` and `model_card.md`.
+
+    Args:
+      encoder: that is exported.
+      directory: of the export.
+      workdir: whose evaluations of this very encoder and step are quoted.
+    """
+    card = describe(encoder, workdir)
+    (directory / CARD).write_text(json.dumps(card, indent=2) + "\n")
+    (directory / CARD).with_suffix(".md").write_text(markdown(card))
+
+
+def describe(encoder: Encoder, workdir: Path) -> dict[str, Any]:
+    """The card as plain data; `flags` rebuild the network."""
+    flags = encoder.config.to_dict()
+    r, d = (int(output.shape[-1]) for output in encoder.network.outputs)
+    return {
+        "format_version": FORMAT_VERSION,
+        "encoder": encoder.which,
+        "step": encoder.step,
+        "dataset": flags["dataset"],
+        "split": flags["split"],
+        "image_size": encoder.image_size,
+        "representation": r,
+        "projection": d,
+        "parameters": encoder.bare().count_params(),
+        "input": {
+            "range": [0, 255],
+            "dtype": ["uint8", "float32"],
+            "channels": "RGB",
+            "central_crop": encoder.pair.eval_crop_fraction,
+            "interpolation": encoder.pair.first.interpolation,
+            "mean": encoder.pair.mean,
+            "std": encoder.pair.std,
+        },
+        "evaluations": [
+            result
+            for result in results.read_all(workdir)
+            if (result["encoder"], result["step"]) == (encoder.which, encoder.step)
+        ],
+        "flags": {name: v for name, v in flags.items() if name not in _LEFT_OUT},
+        "versions": runtime.versions(),
+    }
+
+
+def markdown(card: dict[str, Any]) -> str:
+    """The card for people."""
+    flags, source = card["flags"], card["input"]
+    scores = [
+        (_title(e), e["dataset"], f"{_score(e):.4f}") for e in card["evaluations"]
+    ]
+    evaluations = (
+        results.table(("evaluation", "data set", "top-1"), scores)
+        if scores
+        else "None yet: `--mode=linear_eval`, `knn` or `finetune`, then export again."
+    )
+    facts = "\n".join(f"- `{name}`: {value}" for name, value in sorted(flags.items()))
+    method = f"`{flags['method']}` with the predictor `{flags['predictor']}`"
+    size, trained = card["image_size"], card["split"] or "its training split"
+    return f"""\
+# {flags["backbone"]}, self-supervised on {card["dataset"]}
+
+The {card["encoder"]} network of a run with {method}, after {card["step"]}
+optimizer steps on {card["dataset"]} ({trained}), without labels. Made by tf_dpred
+{card["versions"]["tf_dpred"]}; export format {card["format_version"]}.
+
+## Input and output
+
+The SavedModel takes RGB images of values in {source["range"]}, uint8 or float, of any
+size. It resizes the central square (side: {source["central_crop"]:g} of the short side)
+to {size} x {size} by {source["interpolation"]} interpolation and normalises.
+`encoder.keras`, and what is converted from it, takes {size} x {size} images of the
+same range; it normalises, but does not resize.
+
+Out come `representation` [batch, {card["representation"]}] and `projection`
+[batch, {card["projection"]}], float32; from `encoder.keras` the representation alone.
+{card["parameters"]:,} parameters without the projector.
+
+## Evaluation
+
+{evaluations}
+
+## Licence
+
+The code is Apache-2.0. The weights were made from the images of {card["dataset"]}:
+whether and how they may be used also depends on the terms of that data set, which this
+card does not know.
+
+## Settings
+
+{facts}
+"""
+
+
+def _title(evaluation: dict[str, Any]) -> str:
+    mode, protocol = evaluation["mode"], evaluation["protocol"]
+    if mode == "finetune":
+        return f"fine-tuned on {protocol:.0%} of the labels"
+    return {"linear_eval": f"linear ({protocol})", "knn": "kNN"}[mode]
+
+
+def _score(evaluation: dict[str, Any]) -> float:
+    return evaluation.get("finetuned", evaluation)["top1"]

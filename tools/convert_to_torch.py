@@ -1,0 +1,135 @@
+"""A ResNet encoder as the state dict of torchvision's, in an npz file.
+
+    python tools/convert_to_torch.py runs/quickstart resnet18.npz
+
+Then, where PyTorch is (TensorFlow is not needed there; `fc` is left out):
+
+    model = torchvision.models.resnet18()
+    model.fc = torch.nn.Identity()
+    weights = numpy.load("resnet18.npz")
+    model.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights})
+
+What it prints says how the images are normalised, and what to change in the model
+where the stem or the width is not torchvision's.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import argparse  # noqa: E402
+import re  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Mapping, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+from tf_dpred import restore  # noqa: E402
+from tf_dpred.networks.resnet import ARCHITECTURES  # noqa: E402
+from tf_dpred.restore import Encoder  # noqa: E402
+
+# Variables of a Keras layer -> entries of a PyTorch module.
+ENTRIES = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
+def module_name(layer: str) -> str:
+    """torchvision's name of a layer of `networks.resnet`.
+
+    stem -> conv1, stem_bn -> bn1; stage2_block1_conv3_bn -> layer2.0.bn3;
+    stage2_block1_shortcut(_bn) -> layer2.0.downsample.0 (.1).
+
+    Raises:
+      ValueError: not a layer of such a ResNet.
+    """
+    if layer in ("stem", "stem_bn"):
+        return "conv1" if layer == "stem" else "bn1"
+    pattern = r"stage(\d)_block(\d+)_(shortcut|conv(\d))(_bn)?"
+    match = re.fullmatch(pattern, layer)
+    if match is None:
+        raise ValueError(f"received layer {layer!r}, accepted: layers of a ResNet.")
+    stage, block, part, index, bn = match.groups()
+    prefix = f"layer{stage}.{int(block) - 1}"
+    if part == "shortcut":
+        return f"{prefix}.downsample.{1 if bn else 0}"
+    return f"{prefix}.{'bn' if bn else 'conv'}{index}"
+
+
+def state_dict(backbone: keras.Model) -> dict[str, np.ndarray]:
+    """Weights of a ResNet of this package under torchvision's names and layout."""
+    state = {}
+    for layer in backbone.layers:
+        for variable in layer.variables:
+            name = module_name(layer.name)
+            value = np.asarray(variable.numpy(), np.float32)
+            if variable.name == "kernel":
+                value = value.transpose(3, 2, 0, 1)  # HWIO -> OIHW
+            state[f"{name}.{ENTRIES[variable.name]}"] = np.ascontiguousarray(value)
+            if variable.name == "moving_mean":
+                # Not kept by Keras; PyTorch reads it only without a momentum.
+                state[f"{name}.num_batches_tracked"] = np.array(0, np.int64)
+    return state
+
+
+def notes(encoder: Encoder) -> str:
+    """What a user of the PyTorch model must know about its input and shape."""
+    config, pair = encoder.config.network, encoder.pair
+    size = encoder.image_size
+    lines = [
+        f"input: RGB {size} x {size} in [0, 1], minus {list(pair.mean)}, over "
+        f"{list(pair.std)}, channels first",
+        "output, with fc = Identity: the representation",
+    ]
+    if config.stem == "small":
+        lines.append(
+            "stem: model.conv1 = Conv2d(3, C, 3, 1, 1, bias=False); "
+            "model.maxpool = Identity()"
+        )
+    if config.width != 1.0:
+        lines.append(f"width: all channels times {config.width:g}")
+    return "\n".join(lines)
+
+
+def convert(path: Path, which: str) -> tuple[Encoder, Mapping[str, np.ndarray]]:
+    """Opens an export, or else a work directory, and converts its backbone.
+
+    Raises:
+      ValueError: nothing there, or no ResNet of this package.
+    """
+    given = {"encoder": which}
+    is_run = (path / "flags.json").exists()
+    given["workdir" if is_run else "export_dir"] = str(path)
+    encoder = restore.open_encoder(restore.evaluation_config(given))
+    name = encoder.config.network.backbone
+    if name not in ARCHITECTURES:
+        raise ValueError(
+            f"received the backbone {name!r}, accepted: {', '.join(ARCHITECTURES)}."
+        )
+    return encoder, state_dict(encoder.network.get_layer(name))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("path", type=Path, help="export or work directory")
+    parser.add_argument("output", type=Path, help="npz file to write")
+    parser.add_argument("--encoder", default="online", choices=("online", "target"))
+    given = parser.parse_args(arguments)
+    try:
+        encoder, state = convert(given.path, given.encoder)
+    except ValueError as error:
+        sys.exit(f"convert_to_torch: {error}")
+    np.savez(given.output, **state)
+    print(f"wrote {given.output}: {len(state)} arrays\n{notes(encoder)}")
+
+
+if __name__ == "__main__":
+    main()
