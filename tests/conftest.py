@@ -5,10 +5,10 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import numpy as np
+import pytest
 
-from tf_dpred.runtime import set_precision  # noqa: E402
+from tf_dpred.runtime import set_precision
 
 GOLDEN = Path(__file__).parent / "golden"
 CHECKOUT = Path(__file__).parent.parent

@@ -1,19 +1,18 @@
-"""The snippets of docs/downstream.md, run in order, and the modes they use."""
+"""The page docs/downstream.md, run from top to bottom, and its modes' results."""
 
+import importlib.util
 import json
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 
-from tf_dpred import downstream, restore, train
+from tf_dpred import export, main, restore, train
 from tf_dpred.config import Config
-from tf_dpred.evaluation import run as evaluation_run
+from tf_dpred.evaluation.run import Evaluation
 
 CHECKOUT = Path(__file__).parent.parent
 DOCS = CHECKOUT / "docs" / "downstream.md"
@@ -27,17 +26,16 @@ SETTINGS = {
     "epochs": 1,
     "knn_every": 0,
 }
-# Short, where the documented command is long.
-QUICK = ["--eval_epochs=1", "--eval_lr=0.1"]
+# What would take long is cut short.
+QUICK = ["--eval_epochs=2", "--eval_lr=0.1"]
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A directory with `runs/quickstart` (2 steps), `my_images` and `tools`."""
+    """A directory with `runs/quickstart`, two steps long, and `my_images`."""
     home = tmp_path_factory.mktemp("home")
     workdir = home / "runs" / "quickstart"
     train.Pretraining(Config.from_dict(SETTINGS | {"workdir": str(workdir)})).run()
-    (home / "tools").symlink_to(CHECKOUT / "tools")
     (home / "my_images").mkdir()
     generator = np.random.default_rng(0)
     for index in range(5):
@@ -48,31 +46,134 @@ def home(tmp_path_factory):
     return home
 
 
-def snippets(language):
-    text = DOCS.read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+def run_command(line):
+    """What `python ...` does, in this process: starting TensorFlow takes seconds."""
+    program, *arguments = line.split()
+    assert program == "python"
+    if arguments[:2] == ["-m", "tf_dpred.main"]:
+        flags.FLAGS.unparse_flags()
+        main.parse(["main", *arguments[2:], *QUICK])
+        main.main(["main"])
+        return
+    path = CHECKOUT / arguments[0]
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    flags.FLAGS.unparse_flags()
+    tool.main(arguments[1:] + (QUICK if path.stem == "report" else []))
 
 
-def commands():
-    """The documented commands that are not those of another test, quick ones."""
-    lines = [line for block in snippets("sh") for line in block.splitlines()]
-    return [line for line in lines if line]
+def test_docs__run_from_top_to_bottom(home, capsys, monkeypatch):
+    monkeypatch.chdir(home)
+    page = DOCS.read_text().replace("660", "2")
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert {language for language, _ in blocks} == {"sh", "python"}
+    names = {}
+    for language, text in blocks:
+        if language == "python":
+            exec(compile(text, str(DOCS), "exec"), names)
+        else:
+            for line in text.splitlines():
+                run_command(line)
+    out, err = capsys.readouterr()
+    assert re.search(r"\| untrained +\| 0\.\d+ +\| 0\.\d+ +\| 0\.\d+", out)
+    assert re.search(r"\| online, step 2 +\| 0\.\d+ +\| 0\.\d+ +\| 0\.\d+", out)
+    assert re.search(r"\| from scratch +\| 0\.\d+", out)
+    assert "(8, 32) (8, 16)" in out
+    assert "(5,) (5, 32)" in out
+    assert "6/6 images" in err
+    assert "left out broken.jpg: Unknown image file format" in err
+    assert "1.0000  0.jpg" in out
+    assert (home / "out.png").read_bytes().startswith(b"\x89PNG")
+    assert np.load("features.npz")["projection"].shape == (5, 16)
+
+    check_results(home / "runs" / "quickstart")
 
 
-def test_docs__snippets_run(home, monkeypatch):
-    """Commands first, in order; then all Python as one program."""
-    lines = commands()
-    assert len(lines) >= 8
-    for line in lines:
-        program, *arguments = line.split()
-        assert program == "python"
-        if "tf_dpred.main" in line or "report.py" in line:
-            arguments += QUICK
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=home,
-            capture_output=True,
-            text=True,
-            env={**__import__("os").environ, "PYTHONPATH": str(CHECKOUT)},
-        )
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
+def check_results(workdir):
+    """The files that the evaluations of the page left."""
+    assert json.loads((workdir / "result.json").read_text())["step"] == 2
+    found = {
+        path.parent.name: json.loads(path.read_text())
+        for path in workdir.glob("evaluation/*/result.json")
+    }
+    assert set(found) == {
+        "finetune-0.1-digits-online",
+        "knn-digits-online",
+        "knn-digits-untrained",
+        "linear_eval-features-digits-online",
+        "linear_eval-features-digits-untrained",
+    }
+    for result in found.values():
+        assert (result["train_size"], result["test_size"]) == (1437, 360)
+        assert (result["train_split"], result["test_split"]) == ("train", "test")
+        assert result["seed"] == 0
+    assert found["linear_eval-features-digits-online"]["learning_rate"] == 3e-4
+    few = found["finetune-0.1-digits-online"]
+    assert few["labelled_images"] == 140  # ten classes, 14 of each
+    assert few["finetuned"]["learning_rate"] == few["from_scratch"]["learning_rate"]
+    card = json.loads((workdir / "export" / "2" / "model_card.json").read_text())
+    quoted = {e["mode"]: e for e in card["evaluations"]}
+    assert quoted["knn"]["top1"] == found["knn-digits-online"]["top1"]
+
+
+def test_evaluation__an_export_gives_what_its_checkpoint_gives(home, tmp_path):
+    workdir = home / "runs" / "quickstart"
+    settings = {"workdir": str(workdir), "encoder": "target"}
+    config = restore.evaluation_config(settings)
+    encoder = restore.open_encoder(config)
+    path = export.write_encoder(encoder, tmp_path / "export", workdir)
+    given = {"export_dir": str(path), "encoder": "target", "workdir": str(tmp_path)}
+    exported = Evaluation(restore.evaluation_config(given)).run("knn")
+    original = Evaluation(config).run("knn")
+    assert exported == original
+    assert (tmp_path / "evaluation" / "knn-digits-target" / "result.json").exists()
+
+
+def test_linear_eval__imagenet_protocol_chooses_its_rate(home):
+    given = {
+        "workdir": str(home / "runs" / "quickstart"),
+        "protocol": "imagenet",
+        "eval_epochs": 1,
+        "eval_batch_size": 128,
+    }
+    result = Evaluation(restore.evaluation_config(given)).run("linear_eval")
+    assert set(result["held_out_top1"]) == {"0.4", "0.3", "0.2", "0.1", "0.05"}
+    best = max(result["held_out_top1"].values())
+    assert result["held_out_top1"][str(result["learning_rate"])] == best
+    assert result["held_out_size"] + result["fitted_on"] == result["train_size"]
+    assert result["held_out_size"] == 143
+    assert 0 <= result["top1"] <= result["top5"] <= 1
+
+
+BAD = [
+    ({"workdir": "no/such/run"}, "--workdir: received 'no/such/run'"),
+    ({"export_dir": "no/such/export"}, "--export_dir: received 'no/such/export'"),
+    ({"width": 0.5}, "--width: received 0.5, accepted: 0.0625, as it was trained"),
+    ({"eval_test_split": "validation"}, "split 'validation'"),
+    ({"dataset": "nosuchdata"}, "nosuchdata"),
+    ({"eval_batch_size": 5000, "mode": "finetune"}, "--eval_batch_size: received 5000"),
+    ({"label_fraction": 0.001, "mode": "finetune"}, "--eval_lr: received None"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), BAD, ids=lambda v: str(v)[:40])
+def test_evaluation__bad_settings_are_one_line(given, message, home):
+    given = {"workdir": str(home / "runs" / "quickstart"), **given}
+    mode = given.pop("mode", "knn")
+    with pytest.raises(ValueError, match="accepted") as refusal:
+        Evaluation(restore.evaluation_config(given)).run(mode)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value).strip()
+
+
+def test_evaluation__no_target_without_ema(home, tmp_path):
+    flags_json = json.loads((home / "runs" / "quickstart" / "flags.json").read_text())
+    flags_json["flags"]["ema"] = False
+    (tmp_path / "flags.json").write_text(json.dumps(flags_json))
+    config = restore.evaluation_config({"workdir": str(tmp_path), "encoder": "target"})
+    with pytest.raises(ValueError, match="--encoder: received 'target'"):
+        restore.open_encoder(config)
+    config = restore.evaluation_config({"workdir": str(tmp_path)})
+    with pytest.raises(ValueError, match="holds a checkpoint"):
+        restore.open_encoder(config)

@@ -63,8 +63,10 @@ def projections(network, views):
 
 def test_train_step__no_gradient_reaches_the_target():
     model = toys.model()
-    before = {name: toys.arrays(getattr(model, name).trainable_variables)
-              for name in ("online", "target")}
+    before = {
+        name: toys.arrays(getattr(model, name).trainable_variables)
+        for name in ("online", "target")
+    }
     model.compile(SGD(0.1, weight_decay=0.1), run_eagerly=True)
     toys.fit(model, toys.views(3), tau=1.0)
     after = toys.arrays(model.target.trainable_variables)
@@ -273,7 +275,8 @@ def train_on(replicas, optimizer, freq):
         else:
             rule = LARS(CosineDecay(0.5, 4), weight_decay=1e-2, eta=0.1)
             settings = {"predictor_learning_rate": CosineDecay(1.0, 4)}
-        model.compile(rule, **settings)
+        # Eager and graph are compared above; two replicas need the graph.
+        model.compile(rule, run_eagerly=replicas == 1, **settings)
     history = toys.fit(model, toys.views(4)).history
     state = {
         key: [t.numpy() for t in devices.experimental_local_results(variable.value)]
@@ -319,27 +322,25 @@ def train_with_ema_by_hand(model, pair, schedule):
             target.assign(tau * value + (1 - tau) * online)
 
 
-@pytest.mark.parametrize("steps_per_execution", [1, 4])
-def test_target_ema__exact_at_any_steps_per_execution(steps_per_execution, policy):
+def test_target_ema__exact_at_any_steps_per_execution(policy):
     policy("float64")
-    schedule = ema_momentum("cosine", 0.5, 8)
-    pair = toys.views(8)
+    schedule = ema_momentum("cosine", 0.5, 4)
+    pair = toys.views(4)
     by_hand = toys.model()
     by_hand.compile(SGD(0.1), run_eagerly=True)
     train_with_ema_by_hand(by_hand, pair, schedule)
-    model = toys.model()
-    model.compile(SGD(0.1), steps_per_execution=steps_per_execution)
-    callbacks = [TargetEMA(schedule)]
-    model.fit(toys.dataset(pair), verbose=0, shuffle=False, callbacks=callbacks)
-    assert_equal_state(model, by_hand)
+    for settings in ({"run_eagerly": True}, {"steps_per_execution": 4}):
+        model = toys.model()
+        model.compile(SGD(0.1), **settings)
+        callbacks = [TargetEMA(schedule)]
+        model.fit(toys.dataset(pair), verbose=0, shuffle=False, callbacks=callbacks)
+        assert_equal_state(model, by_hand)
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 4])
 def test_target_ema__logs_the_tau_of_the_last_step(steps_per_execution):
     model = toys.model()
-    model.compile(
-        SGD(0.1), steps_per_execution=steps_per_execution, run_eagerly=True
-    )
+    model.compile(SGD(0.1), steps_per_execution=steps_per_execution, run_eagerly=True)
     callback = TargetEMA(ema_momentum("cosine", 0.9, 8))
     seen = []
     recorder = keras.callbacks.LambdaCallback(
@@ -391,7 +392,6 @@ def test_target_ema__constant_tau_is_not_rounded(policy):
     [
         ({"predictor_learning_rate": 1.0}, 1.0, 0.01),
         ({"predictor_weight_decay": 0.5}, 0.1, 0.5),
-        ({"predictor_weight_decay": 0.0}, 0.1, 0.0),
         ({"predictor_learning_rate": 0.2, "predictor_weight_decay": 0.5}, 0.2, 0.5),
     ],
 )
@@ -406,7 +406,8 @@ def test_compile__predictor_settings_reach_only_the_predictor(
     for model in (plain, special):
         toys.fit(model, toys.views(1))
     for a, b in zip(
-        plain.online.trainable_variables, special.online.trainable_variables,
+        plain.online.trainable_variables,
+        special.online.trainable_variables,
         strict=True,
     ):
         np.testing.assert_array_equal(a.numpy(), b.numpy())

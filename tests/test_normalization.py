@@ -104,7 +104,7 @@ def test_training__no_gamma_and_beta(rank):
     assert bn.trainable_variables == []
     mean, variance = moments(x)
     y = bn(tf.constant(x, tf.float32), training=True)
-    expected = ((x - mean) / np.sqrt(variance + 1e-5))
+    expected = (x - mean) / np.sqrt(variance + 1e-5)
     np.testing.assert_allclose(y, expected, atol=1e-5)
 
 

@@ -165,8 +165,15 @@ def test_reset__frequency(name, freq):
     assert was_set == [step % freq == 0 for step in range(7)]
 
 
-@pytest.mark.parametrize("name", CLOSED_FORMS)
-@pytest.mark.parametrize("compiled", [False, True])
+# `direct` is compiled in test_model.py, and `direct_set` is of the same operations.
+@pytest.mark.parametrize(
+    ("name", "compiled"),
+    [
+        *((name, False) for name in CLOSED_FORMS),
+        ("direct_copy", True),
+        ("optimal", True),
+    ],
+)
 def test_reset__in_a_function_as_eagerly(name, compiled):
     eager, graph = built(name), built(name)
     for predictor in (eager, graph):

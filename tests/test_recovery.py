@@ -16,8 +16,8 @@ from tf_dpred import checkpoint, train
 from tf_dpred.callbacks.checkpoint import Checkpoints
 from tf_dpred.callbacks.guards import Preempted, StopOnNonFinite
 from tf_dpred.config import Config
-from tf_dpred.networks.normalization import BatchNormalization
 from tf_dpred.guard import QUANTITIES, FiniteGuard
+from tf_dpred.networks.normalization import BatchNormalization
 from tf_dpred.optimizers import SGD
 from tf_dpred.workdir import Workdir
 

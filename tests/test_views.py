@@ -251,10 +251,9 @@ def test_jitter__every_order_and_clipping_between():
     amounts = (0.4, -0.4, 0.9, 0.1)
     result = batch_ops.jitter(
         tf.constant(images),
-        tf.fill([24], True),
         tf.range(24),
-        tuple(tf.fill([24], amount) for amount in amounts),
-        "hsv",
+        *(tf.fill([24], amount) for amount in amounts),
+        style="hsv",
     )
     single = (
         lambda x: image_ops.brightness(x, 0.4),
@@ -270,20 +269,15 @@ def test_jitter__every_order_and_clipping_between():
     assert len({np.asarray(r).tobytes() for r in result}) > 12
 
 
-def test_distort__orders_are_equally_likely():
-    # Brightness +1 then contrast 0, and the other way round, give white and gray.
-    spec = only(
-        jitter_probability=1.0, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1
-    )
+def test_distort__orders_are_equally_likely(monkeypatch):
     seen = []
 
-    def spy(images, mask, order, amounts, style):
+    def spy(images, order, *amounts, style):
         seen.append(order.numpy())
         return images
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch_ops, "jitter", spy)
-        distorted(MARK, spec, 24 * 200)
+    monkeypatch.setattr(batch_ops, "jitter", spy)
+    distorted(MARK, only(jitter_probability=1.0), 24 * 200)
     counts = np.bincount(seen[0], minlength=24)
     assert len(counts) == 24 and stats.chisquare(counts).pvalue > 0.01
 
@@ -291,25 +285,39 @@ def test_distort__orders_are_equally_likely():
 @pytest.mark.parametrize("style", batch_ops.JITTER_STYLES)
 def test_jitter__zero_amounts_change_nothing(style):
     images = np.random.default_rng(0).random((24, 5, 5, 3), dtype=np.float32)
-    zeros = (tf.zeros([24]),) * 4
     result = batch_ops.jitter(
-        tf.constant(images), tf.fill([24], True), tf.range(24), zeros, style
+        tf.constant(images), tf.range(24), *[tf.zeros([24])] * 4, style=style
     )
     np.testing.assert_allclose(result, images, atol=1e-6)
 
 
-def test_apply_where__only_the_chosen():
-    images = tf.zeros([4, 2, 2, 3])
-    mask = tf.constant([False, True, False, True])
-    shapes = []
+def test_apply_chosen__each_image_its_own_operation():
+    seen = []
 
-    def add(chosen, amount):
-        shapes.append(tuple(chosen.shape))
-        return chosen + amount[:, None, None, None]
+    def add(images, amount):
+        seen.append(len(images))
+        return images + amount[:, None, None, None]
 
-    result = batch_ops.apply_where(mask, add, images, tf.range(4.0))
-    assert result[:, 0, 0, 0].numpy().tolist() == [0.0, 1.0, 0.0, 3.0]
-    assert shapes == [(2, 2, 2, 3)]
+    def negate(images):
+        return -images
+
+    images = tf.ones([5, 2, 2, 3])
+    choice = tf.constant([1, 0, 2, 0, 1])
+    amounts = tf.range(5.0)
+    result = batch_ops.apply_chosen(choice, [(add, amounts), (negate,)], images)
+    assert result[:, 0, 0, 0].numpy().tolist() == [-1.0, 2.0, 1.0, 4.0, -1.0]
+    assert seen == [2]
+
+
+@pytest.mark.parametrize(
+    ("probability", "expected"),
+    [(0.0, [1, 1, 1]), (0.4, [-1, 1, 1]), (0.5, [-1, -1, 1]), (1.0, [-1, -1, -1])],
+)
+def test_sometimes__below_the_probability(probability, expected):
+    draw = tf.constant([0.0, 0.45, 0.999])
+    images = tf.ones([3, 2, 2, 3])
+    result = batch_ops.sometimes(probability, draw, lambda x: -x, images)
+    assert result[:, 0, 0, 0].numpy().tolist() == expected
 
 
 @pytest.mark.parametrize("name", views.VIEWS)

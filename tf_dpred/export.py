@@ -1,10 +1,10 @@
 """An encoder for use elsewhere: SavedModel, .keras, ONNX, LiteRT and a model card.
 
-    export/<step>/
-      saved_model.pb, variables/   preprocessing and both outputs; TensorFlow alone
-      encoder.keras                square images -> representation, for Keras
-      encoder.onnx, encoder.tflite the same network where the converters are installed
-      model_card.md, .json         what it is, how it was made, what it scores
+export/<step>/
+  saved_model.pb, variables/   preprocessing and both outputs; TensorFlow alone
+  encoder.keras                square images -> representation, for Keras
+  encoder.onnx, encoder.tflite the same network where the converters are installed
+  model_card.md, .json         what it is, how it was made, what it scores
 """
 
 from __future__ import annotations

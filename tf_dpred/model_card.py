@@ -41,6 +41,7 @@ def describe(encoder: Encoder, workdir: Path) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "encoder": encoder.which,
         "step": encoder.step,
+        "weights": encoder.fingerprint,
         "dataset": flags["dataset"],
         "split": flags["split"],
         "image_size": encoder.image_size,
@@ -59,7 +60,7 @@ def describe(encoder: Encoder, workdir: Path) -> dict[str, Any]:
         "evaluations": [
             result
             for result in results.read_all(workdir)
-            if (result["encoder"], result["step"]) == (encoder.which, encoder.step)
+            if result["weights"] == encoder.fingerprint
         ],
         "flags": {name: v for name, v in flags.items() if name not in _LEFT_OUT},
         "versions": runtime.versions(),

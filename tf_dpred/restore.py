@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +55,14 @@ class Encoder:
     @property
     def image_size(self) -> int:
         return self.config.data.image_size
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Tells these weights, projector aside, from all others."""
+        digest = hashlib.sha256()
+        for value in self.bare().get_weights():
+            digest.update(value.tobytes())
+        return digest.hexdigest()[:16]
 
     def bare(self) -> keras.Model:
         """Images -> representation, sharing the network's weights."""
@@ -171,7 +181,7 @@ def _open_workdir(workdir: Path, config: Config, which: str) -> Encoder:
     network = _network(config, which)
     for index, variable in enumerate(network.variables):
         # As `callbacks.checkpoint.training_state` names them.
-        name = f"{which}/{index:04d}/{variable.path}"
+        name = f"{which}/{index:04d}/{variable.name}"
         if name not in arrays or arrays[name].shape != tuple(variable.shape):
             raise checkpoint.CheckpointError(
                 f"--workdir: received {path}, which has no {name} of shape "

@@ -33,7 +33,6 @@ MAY_CHANGE = frozenset(
         "epochs",
         "keep_checkpoints",
         "log_every",
-        "max_bad_images",
         "steps_per_execution",
         "tpu",
         "workdir",
@@ -73,7 +72,7 @@ class Workdir:
         Raises:
           ValueError: another process holds it.
         """
-        self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 - held open
+        self._lock = open(self.path / ".lock", "a+")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -19,18 +19,18 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import argparse  # noqa: E402
-import re  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Mapping, Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
+import keras
+import numpy as np
 
-from tf_dpred import restore  # noqa: E402
-from tf_dpred.networks.resnet import ARCHITECTURES  # noqa: E402
-from tf_dpred.restore import Encoder  # noqa: E402
+from tf_dpred import restore
+from tf_dpred.networks.resnet import ARCHITECTURES
+from tf_dpred.restore import Encoder
 
 # Variables of a Keras layer -> entries of a PyTorch module.
 ENTRIES = {

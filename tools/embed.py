@@ -14,17 +14,17 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import argparse  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Iterator, Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import numpy as np
+import tensorflow as tf
 
-from tf_dpred.data.folder import EXTENSIONS  # noqa: E402
-from tf_dpred.restore import newest_export  # noqa: E402
+from tf_dpred.data.folder import EXTENSIONS
+from tf_dpred.restore import newest_export
 
 BATCH = 64
 
@@ -49,27 +49,27 @@ def image_files(folder: Path) -> list[str]:
 
 
 def encode(
-    signature, folder: Path, files: Sequence[str]
-) -> Iterator[tuple[list[str], dict[str, np.ndarray]]]:
-    """Encodes files in batches; yields those that could be, and their outputs.
+    signature, folder: Path, files: list[str]
+) -> list[tuple[list[str], dict[str, np.ndarray]]]:
+    """Encodes a batch; one by one where a file of it cannot be decoded.
 
     Args:
       signature: `encode_jpeg` of a loaded export.
       folder: that the paths are relative to.
       files: paths.
+
+    Returns:
+      (files, outputs) pairs of what could be encoded.
     """
-    for start in range(0, len(files), BATCH):
-        batch = list(files[start : start + BATCH])
-        try:
-            yield batch, _outputs(signature, folder, batch)
-        except tf.errors.InvalidArgumentError:
-            # One bad file fails its batch: find it.
-            for file in batch:
-                try:
-                    yield [file], _outputs(signature, folder, [file])
-                except tf.errors.InvalidArgumentError as error:
-                    reason = [line for line in error.message.splitlines() if line][-1]
-                    print(f"left out {file}: {reason.strip()}", file=sys.stderr)
+    try:
+        return [(files, _outputs(signature, folder, files))]
+    except tf.errors.InvalidArgumentError as error:
+        if len(files) == 1:
+            lines = [line.strip() for line in error.message.splitlines()]
+            reason = [line for line in lines if line and not line.startswith("[[")][-1]
+            print(f"left out {files[0]}: {reason}", file=sys.stderr)
+            return []
+    return [pair for file in files for pair in encode(signature, folder, [file])]
 
 
 def _outputs(signature, folder: Path, files: list[str]) -> dict[str, np.ndarray]:
@@ -85,13 +85,14 @@ def embed(export: Path, folder: Path) -> dict[str, np.ndarray]:
     """
     files = image_files(folder)
     encoder = tf.saved_model.load(str(newest_export(export)))
-    done, outputs, seen = [], [], 0
+    signature = encoder.signatures["encode_jpeg"]
+    done, outputs = [], []
     start = shown = time.monotonic()
-    for batch, found in encode(encoder.signatures["encode_jpeg"], folder, files):
-        done += batch
-        outputs.append(found)
-        seen = files.index(batch[-1], seen) + 1
-        now = time.monotonic()
+    for first in range(0, len(files), BATCH):
+        for kept, found in encode(signature, folder, files[first : first + BATCH]):
+            done += kept
+            outputs.append(found)
+        seen, now = min(first + BATCH, len(files)), time.monotonic()
         if now - shown > 1 or seen == len(files):
             speed = seen / (now - start)
             print(f"{seen}/{len(files)} images, {speed:.0f}/s", file=sys.stderr)

@@ -12,17 +12,17 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import argparse  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import numpy as np
+import tensorflow as tf
 
-from tf_dpred.data import image_ops  # noqa: E402
-from tf_dpred.evaluation import knn  # noqa: E402
-from tf_dpred.restore import newest_export  # noqa: E402
+from tf_dpred.data import image_ops
+from tf_dpred.evaluation import knn
+from tf_dpred.restore import newest_export
 
 SIDE, GAP = 128, 8
 

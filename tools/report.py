@@ -3,9 +3,9 @@
     python tools/report.py runs/quickstart
 
 Runs logistic regression on frozen features, kNN, and fine-tuning on 10 % of the
-labels; fine-tuning the untrained encoder is training from scratch. Prints one table;
-every number is also in the work directory, below evaluation/. Flags of tf_dpred.main
-may follow: `--data_dir=...`, `--eval_lr=0.1`.
+labels; fine-tuning the untrained encoder is training from scratch. Prints one table.
+The numbers are kept in the work directory, below evaluation/, and not computed twice.
+Flags of tf_dpred.main may follow: `--data_dir=...`, `--eval_lr=0.1`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def evaluations(given: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
         config = restore.evaluation_config({**given, "encoder": encoder})
         evaluation = Evaluation(config)
         for mode in MODES if encoder != "untrained" else MODES[:2]:
-            found[mode, encoder] = evaluation.run(mode)
+            found[mode, encoder] = evaluation.run(mode, reuse=True)
     return found
 
 

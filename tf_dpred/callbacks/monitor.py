@@ -111,17 +111,17 @@ class Progress(keras.callbacks.Callback):
             self._mark = (self.model.steps_done, time.perf_counter())
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        now = time.perf_counter()
+        self._now = (self.model.steps_done, time.perf_counter())
         if self._mark is None:
-            self._mark = (self.model.steps_done, now)
-        elif now - self._mark[1] >= self.seconds:
-            self._report(logs or {}, now)
+            self._mark = self._now
+        elif self._now[1] - self._mark[1] >= self.seconds:
+            self._report(logs or {})
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._report(logs or {}, time.perf_counter())
+        self._report(logs or {})
 
-    def _report(self, logs: dict, now: float) -> None:
-        step = self.model.steps_done
+    def _report(self, logs: dict) -> None:
+        step, now = self._now
         parts = [f"epoch {self._epoch + 1}/{self.epochs}", f"step {step}"]
         parts += [f"{name} {value:.4g}" for name, value in logs.items()]
         parts.append(f"lr {float(self.model.optimizer.learning_rate.numpy()):.4g}")
@@ -131,7 +131,7 @@ class Progress(keras.callbacks.Callback):
             parts.append(f"{speed * self.batch_size:.0f} images/s")
             parts.append(f"ETA {_duration(left / speed)}")
         logging.info("%s", "  ".join(parts))
-        self._mark = (step, now)
+        self._mark = self._now
 
 
 def _duration(seconds: float) -> str:

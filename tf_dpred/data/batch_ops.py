@@ -4,7 +4,7 @@ Images are float32 [B, H, W, 3] in [0, 1].
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -14,26 +14,51 @@ from tf_dpred.data import image_ops
 ORDERS = tuple(itertools.permutations(range(4)))
 
 
-def apply_where(
-    mask: tf.Tensor,
+def apply_chosen(
+    choice: tf.Tensor, calls: Sequence[Sequence], images: tf.Tensor
+) -> tf.Tensor:
+    """Applies to each image the operation that it has chosen, and no other.
+
+    tf.where would compute all of them for every image.
+
+    Args:
+      choice: int32 [B], index into `calls`; their number stands for no operation.
+      calls: (operation, parameters...). The operation takes n images and n of each
+        parameter, which are [B] here, and returns n images.
+      images: float32 [B, H, W, 3].
+    """
+    places = tf.range(tf.shape(images)[0])
+    *groups, untouched = tf.dynamic_partition(places, choice, len(calls) + 1)
+    results = [
+        operation(*(tf.gather(values, group) for values in (images, *parameters)))
+        for (operation, *parameters), group in zip(calls, groups, strict=True)
+    ]
+    whole = tf.dynamic_stitch(
+        [*groups, untouched], [*results, tf.gather(images, untouched)]
+    )
+    return tf.ensure_shape(whole, images.shape)
+
+
+def sometimes(
+    probability: float,
+    draw: tf.Tensor,
     operation: Callable[..., tf.Tensor],
     images: tf.Tensor,
     *parameters: tf.Tensor,
 ) -> tf.Tensor:
-    """Applies `operation` to the images whose `mask` is set, and to no other.
-
-    tf.where would compute it for all of them; the blur of BYOL's second view, for one,
-    is wanted for every tenth.
+    """Applies `operation` to the images whose `draw` is below `probability`.
 
     Args:
-      mask: bool [B].
-      operation: takes n images and n of each parameter, returns n images.
-      images: float32 [B, H, W, 3].
-      *parameters: [B] each, one number per image.
+      probability: 0 and 1 cost no choice.
+      draw: [B], uniform in [0, 1).
+      operation, images, *parameters: as in `apply_chosen`.
     """
-    places = tf.where(mask)
-    chosen = [tf.gather_nd(values, places) for values in (images, *parameters)]
-    return tf.tensor_scatter_nd_update(images, places, operation(*chosen))
+    if probability <= 0.0:
+        return images
+    if probability >= 1.0:
+        return operation(images, *parameters)
+    choice = tf.where(draw < probability, 0, 1)
+    return apply_chosen(choice, [(operation, *parameters)], images)
 
 
 def mirror(images: tf.Tensor) -> tf.Tensor:
@@ -85,31 +110,25 @@ JITTER_STYLES: dict[str, tuple[Callable[..., tf.Tensor], ...]] = {
 
 
 def jitter(
-    images: tf.Tensor,
-    mask: tf.Tensor,
-    order: tf.Tensor,
-    amounts: tuple[tf.Tensor, ...],
-    style: str,
+    images: tf.Tensor, order: tf.Tensor, *amounts: tf.Tensor, style: str
 ) -> tf.Tensor:
     """Brightness, contrast, saturation and hue, clipped to [0, 1] after each.
 
     Args:
       images: float32 [B, H, W, 3].
-      mask: bool [B], which images to change.
-      order: int [B], rows of `ORDERS`.
-      amounts: of the four operations, float32 [B] each, 0 for no change.
+      order: int32 [B], rows of `ORDERS`.
+      *amounts: of the four operations, float32 [B] each, 0 for no change.
       style: key of `JITTER_STYLES`.
     """
+    calls = tuple(zip(JITTER_STYLES[style], amounts, strict=True))
     turns = tf.gather(ORDERS, order)
 
     def next_turn(turn: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        for index, operation in enumerate(JITTER_STYLES[style]):
-            mine = mask & (turns[:, turn] == index)
-            images = apply_where(mine, operation, images, amounts[index])
+        images = apply_chosen(turns[:, turn], calls, images)
         return turn + 1, tf.clip_by_value(images, 0.0, 1.0)
 
     # A loop in the graph: unrolled, it takes a second more to trace.
     _, images = tf.while_loop(
-        lambda turn, images: turn < len(amounts), next_turn, (0, images)
+        lambda turn, images: turn < len(calls), next_turn, (0, images)
     )
     return images

@@ -216,7 +216,7 @@ def distort(crops: tf.Tensor, draws: tf.Tensor, spec: ViewSpec) -> tf.Tensor:
     """
     (
         flip,
-        jitter,
+        jittered,
         order,
         brightness,
         contrast,
@@ -225,7 +225,7 @@ def distort(crops: tf.Tensor, draws: tf.Tensor, spec: ViewSpec) -> tf.Tensor:
         gray,
         blurred,
         sigma,
-        solarize,
+        solarized,
     ) = tf.unstack(draws, axis=1)
     amounts = (
         spec.brightness * (2.0 * brightness - 1.0),
@@ -236,17 +236,20 @@ def distort(crops: tf.Tensor, draws: tf.Tensor, spec: ViewSpec) -> tf.Tensor:
     low, high = spec.blur_sigma
     sigma = low + (high - low) * sigma
     order = tf.cast(order * len(batch_ops.ORDERS), tf.int32)
-    jitter = jitter < spec.jitter_probability
+    jitter = functools.partial(batch_ops.jitter, style=spec.jitter_style)
     blur = functools.partial(
         image_ops.gaussian_blur, kernel_size=blur_taps(spec, crops.shape[1])
     )
 
-    where = batch_ops.apply_where
-    images = where(flip < spec.flip_probability, batch_ops.mirror, crops)
-    images = batch_ops.jitter(images, jitter, order, amounts, spec.jitter_style)
-    images = where(gray < spec.grayscale_probability, image_ops.grayscale, images)
-    images = where(blurred < spec.blur_probability, blur, images, sigma)
-    images = where(solarize < spec.solarize_probability, image_ops.solarize, images)
+    images = crops
+    for probability, draw, operation, parameters in (
+        (spec.flip_probability, flip, batch_ops.mirror, ()),
+        (spec.jitter_probability, jittered, jitter, (order, *amounts)),
+        (spec.grayscale_probability, gray, image_ops.grayscale, ()),
+        (spec.blur_probability, blurred, blur, (sigma,)),
+        (spec.solarize_probability, solarized, image_ops.solarize, ()),
+    ):
+        images = batch_ops.sometimes(probability, draw, operation, images, *parameters)
     return image_ops.to_uint8(images)
 
 

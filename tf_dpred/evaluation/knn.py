@@ -149,9 +149,10 @@ def _unit_rows(x: np.ndarray) -> np.ndarray:
 
 
 def _vote(similarity, labels, temperature, num_classes) -> np.ndarray:
-    """[Q] classes from the similarities and labels [Q, k] of the neighbours."""
-    # exp((c - 1)/T) is exp(c/T) up to a factor that all share, and cannot overflow.
-    weights = np.exp((similarity - 1) / temperature)
+    """[Q] classes from the similarities and labels [Q, k] of neighbours, best first."""
+    # exp(c/T) up to a factor that a query's neighbours share: the best weighs 1, so
+    # that not all weights can be too small for a float.
+    weights = np.exp((similarity - similarity[:, :1]) / temperature)
     votes = tf.math.bincount(
         tf.cast(labels, tf.int32), weights=weights, minlength=num_classes, axis=-1
     )

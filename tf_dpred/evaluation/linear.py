@@ -77,7 +77,7 @@ def logistic_regression(
         jit_compile=False,
     )
     model.fit(x, train[1], batch_size=batch_size, epochs=epochs, verbose=0)
-    predict = tf.function(lambda images: model(images)[:, tf.newaxis])
+    predict = inference(model, tf.float32)
     found = {}
     for name, features, labels in (("train", x, train[1]), ("test", test_x, test[1])):
         batches = tf.data.Dataset.from_tensor_slices((features, labels)).batch(4096)
@@ -91,13 +91,19 @@ def logistic_regression(
     }
 
 
+def inference(model: keras.Model, dtype: tf.DType = tf.uint8):
+    """A model's inference mode as one graph for every batch size."""
+    spec = tf.TensorSpec([None, *model.input_shape[1:]], dtype)
+    return tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
+
+
 def accuracies(
     predict: Callable[[tf.Tensor], tf.Tensor], dataset: tf.data.Dataset
 ) -> np.ndarray:
-    """Top-1 and top-5 accuracy of several classifiers at once.
+    """Top-1 and top-5 accuracy, of several classifiers at once.
 
     Args:
-      predict: images [n, ...] -> logits [n, heads, classes].
+      predict: images [n, ...] -> logits [n, heads, classes], or [n, classes] of one.
       dataset: batches of (images, labels [n]).
 
     Returns:
@@ -106,6 +112,8 @@ def accuracies(
     correct, seen = 0, 0
     for images, labels in dataset:
         logits = predict(images)
+        if logits.shape.rank == 2:
+            logits = logits[:, tf.newaxis]
         # Not in_top_k: it counts a tie, so equal logits would all be right.
         best = tf.math.top_k(logits, min(5, logits.shape[-1])).indices
         hit = best == tf.cast(labels, tf.int32)[:, tf.newaxis, tf.newaxis]

@@ -17,7 +17,6 @@ from tf_dpred.data import pipeline
 from tf_dpred.data.source import Source
 from tf_dpred.evaluation import finetune, knn, labelled, linear, results
 from tf_dpred.evaluation.features import FeatureExtractor
-from tf_dpred.restore import Encoder
 
 BATCH = 256
 # Held out of the training images to choose by, but never more than a tenth.
@@ -42,40 +41,55 @@ class Evaluation:
         self.train, self.test = labelled.open_splits(config)
         self.num_classes = max(self.train.num_classes, self.test.num_classes)
 
-    def run(self, mode: str) -> dict[str, Any]:
+    def run(self, mode: str, *, reuse: bool = False) -> dict[str, Any]:
         """Computes and writes one result.
 
         Args:
           mode: `linear_eval`, `knn` or `finetune`.
+          reuse: read the result instead where the work directory has it already, of
+            these weights, images and settings.
 
         Returns:
           What `result.json` holds.
         """
-        if mode == "linear_eval":
-            protocol = self.config.evaluation.protocol
-            found = getattr(self, f"_linear_{protocol}")()
-        elif mode == "knn":
-            protocol, found = None, self._knn()
-        else:
-            protocol, found = self.config.evaluation.label_fraction, self._finetune()
-        result = {
+        identity = self._identity(mode)
+        workdir = Path(self.config.training.workdir)
+        if reuse and (stored := results.find(workdir, identity)):
+            return stored
+        compute = {"knn": self._knn, "finetune": self._finetune}.get(mode)
+        if compute is None:
+            features = identity["protocol"] == "features"
+            compute = self._linear_features if features else self._linear_imagenet
+        result = {**identity, **compute(), "versions": runtime.versions()}
+        logging.info("wrote %s", results.write(workdir, result))
+        return result
+
+    def _identity(self, mode: str) -> dict[str, Any]:
+        """All that decides a result."""
+        evaluation = self.config.evaluation
+        protocol = {
+            "linear_eval": evaluation.protocol,
+            "knn": None,
+            "finetune": evaluation.label_fraction,
+        }
+        return {
             "mode": mode,
-            "protocol": protocol,
+            "protocol": protocol[mode],
             "dataset": self.config.data.dataset,
             "encoder": self.encoder.which,
             "step": self.encoder.step,
+            "weights": self.encoder.fingerprint,
             "train_split": self.train.split,
             "test_split": self.test.split,
             "train_size": self.train.num_examples,
             "test_size": self.test.num_examples,
             "num_classes": self.num_classes,
             "seed": self.seed,
-            **found,
-            "versions": runtime.versions(),
+            "asked": {
+                name: getattr(evaluation, name)
+                for name in ("eval_epochs", "eval_batch_size", "eval_lr")
+            },
         }
-        path = results.write(Path(self.config.training.workdir), result)
-        logging.info("wrote %s", path)
-        return result
 
     def _linear_features(self) -> dict[str, Any]:
         train, test = self._features
@@ -114,9 +128,10 @@ class Evaluation:
             epochs=epochs,
             steps_per_epoch=steps,
             callbacks=[log_epochs("linear evaluation", epochs)],
+            shuffle=False,  # the batches are
             verbose=0,
         )
-        predict = tf.function(functools.partial(model, training=False))
+        predict = linear.inference(model)
         best, chosen_on = 0, {}
         if held is not None:
             found = linear.accuracies(predict, self._images(held))[:, 0].tolist()

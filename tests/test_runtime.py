@@ -1,0 +1,75 @@
+"""Precision, devices and the batch that they share."""
+
+import keras
+import pytest
+import tensorflow as tf
+
+from tf_dpred import runtime
+from tf_dpred.config import TrainingConfig
+
+
+@pytest.mark.parametrize(
+    ("name", "compute", "variable", "float_type"),
+    [
+        ("float32", "float32", "float32", "float32"),
+        ("mixed_bfloat16", "bfloat16", "float32", "float32"),
+        ("mixed_float16", "float16", "float32", "float32"),
+        ("float64", "float64", "float64", "float64"),
+    ],
+)
+def test_set_precision__policy_and_float_type(
+    name, compute, variable, float_type, policy
+):
+    policy(name)
+    current = keras.config.dtype_policy()
+    assert (current.compute_dtype, current.variable_dtype) == (compute, variable)
+    assert keras.config.floatx() == float_type
+
+
+def test_split_cpu__too_late():
+    tf.constant(0)
+    with pytest.raises(ValueError, match="--logical_cpus: received 2, accepted: only"):
+        runtime.split_cpu(2)
+
+
+@pytest.mark.parametrize("kind", ["auto", "one"])
+def test_make_strategy__one_device(kind):
+    config = TrainingConfig(strategy=kind)
+    assert runtime.make_strategy(config).num_replicas_in_sync == 1
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "replicas", "accumulation"),
+    [(2, 1, 1), (128, 2, 1), (128, 8, 4), (4, 2, 1)],
+)
+def test_check_batch__divided_without_rest(batch_size, replicas, accumulation):
+    config = TrainingConfig(batch_size=batch_size, accumulation_steps=accumulation)
+    runtime.check_batch(config, replicas)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "replicas", "accumulation", "nearest"),
+    [
+        (129, 2, 1, (128, 130)),
+        (100, 3, 2, (96, 102)),
+        # divided, but a single image each
+        (8, 8, 1, (16, 24)),
+        (6, 4, 1, (8, 12)),
+    ],
+)
+def test_check_batch__names_the_nearest(batch_size, replicas, accumulation, nearest):
+    config = TrainingConfig(batch_size=batch_size, accumulation_steps=accumulation)
+    with pytest.raises(ValueError, match="nearest") as refusal:
+        runtime.check_batch(config, replicas)
+    message = str(refusal.value)
+    assert message.startswith(f"--batch_size: received {batch_size}, accepted: ")
+    assert message.endswith(f"nearest: {nearest[0]} and {nearest[1]}.")
+    for size in nearest:
+        accepted = TrainingConfig(batch_size=size, accumulation_steps=accumulation)
+        runtime.check_batch(accepted, replicas)
+
+
+def test_versions__of_what_decides_the_numbers():
+    found = runtime.versions()
+    assert found["keras"] == keras.__version__
+    assert found["tensorflow"] == tf.__version__

@@ -1,0 +1,124 @@
+"""The work directory: what it refuses, what it keeps."""
+
+import json
+
+import pytest
+
+from tf_dpred import workdir
+from tf_dpred.config import Config
+from tf_dpred.workdir import Workdir
+
+
+def test_init__makes_the_directory_and_leaves_nothing_in_it(tmp_path):
+    made = Workdir(str(tmp_path / "a" / "b"))
+    assert made.path.is_dir()
+    assert list(made.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["", "run", "deep/run"])
+def test_init__a_file_in_the_way(tmp_path, below):
+    (tmp_path / "file").write_text("")
+    path = str(tmp_path / "file" / below)
+    with pytest.raises(ValueError, match="accepted: a directory") as refusal:
+        Workdir(path)
+    message = str(refusal.value)
+    assert message.startswith(f"--workdir: received {path!r}, ")
+    assert "written to (" in message
+    assert "\n" not in message
+
+
+def test_paths__lie_below_it(tmp_path):
+    made = Workdir(str(tmp_path))
+    for path in (made.epochs, made.checkpoints, made.tensorboard):
+        assert path.parent == tmp_path
+
+
+def test_write_flags__settings_versions_devices(tmp_path):
+    config = Config.from_dict({"rho": None, "method": "simsiam"})
+    Workdir(str(tmp_path)).write_flags(config)
+    record = json.loads((tmp_path / "flags.json").read_text())
+    assert Config.from_dict(record["flags"]) == config
+    assert set(record["versions"]) == {"tf_dpred", "tensorflow", "keras", "numpy"}
+    assert any("CPU" in device for device in record["devices"])
+    assert [p.name for p in tmp_path.iterdir()] == ["flags.json"]
+
+
+def test_check_unchanged__a_new_directory(tmp_path):
+    Workdir(str(tmp_path)).check_unchanged(Config())
+
+
+def test_check_unchanged__the_same_settings(tmp_path):
+    config = Config.from_dict({"rho": None, "eps": 0.2})
+    made = Workdir(str(tmp_path))
+    made.write_flags(config)
+    made.check_unchanged(config)
+
+
+@pytest.mark.parametrize(
+    ("values", "difference"),
+    [
+        ({"rho": 0.5}, "rho: 0.3 -> 0.5"),
+        ({"rho": None}, "rho: 0.3 -> None"),
+        ({"batch_size": 64}, "batch_size: 128 -> 64"),
+        ({"predictor": "mlp"}, "predictor: 'direct' -> 'mlp'"),
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"dataset": "stl10"}, "dataset: 'digits' -> 'stl10'"),
+    ],
+)
+def test_check_unchanged__says_what_differs(tmp_path, values, difference):
+    made = Workdir(str(tmp_path))
+    made.write_flags(Config())
+    with pytest.raises(ValueError, match="accepted: the same settings") as refusal:
+        made.check_unchanged(Config.from_dict(values))
+    message = str(refusal.value)
+    assert f"({difference})" in message
+    assert message.startswith(f"--workdir: received {str(tmp_path)!r}")
+    assert "\n" not in message
+
+
+def test_check_unchanged__lists_all_that_differs(tmp_path):
+    made = Workdir(str(tmp_path))
+    made.write_flags(Config())
+    with pytest.raises(ValueError, match=r"rho: 0\.3 -> 0\.5; eps: 0\.1 -> 0\.2"):
+        made.check_unchanged(Config.from_dict({"rho": 0.5, "eps": 0.2}))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"epochs": 60},
+        {"workdir": "elsewhere"},
+        {"data_dir": "/data"},
+        {"knn_every": 1, "knn_k": 5},
+        {"log_every": 1, "keep_checkpoints": 9, "steps_per_execution": 4},
+    ],
+)
+def test_check_unchanged__what_may_change(tmp_path, values):
+    made = Workdir(str(tmp_path))
+    made.write_flags(Config())
+    made.check_unchanged(Config.from_dict(values))
+
+
+def test_may_change__holds_settings_only():
+    assert set(Config().to_dict()) >= workdir.MAY_CHANGE
+
+
+def test_check_unchanged__a_record_of_before_a_setting_existed(tmp_path):
+    made = Workdir(str(tmp_path))
+    made.write_flags(Config())
+    record = json.loads((tmp_path / "flags.json").read_text())
+    del record["flags"]["rho"]
+    (tmp_path / "flags.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"rho: None -> 0\.3"):
+        made.check_unchanged(Config())
+
+
+def test_result__round_trip(tmp_path):
+    made = Workdir(str(tmp_path))
+    assert made.read_result() == {}
+    result = {"epochs": 2, "step": 10, "loss": -1.5, "knn_by_epoch": {"0": 0.5}}
+    made.write_result(result)
+    assert made.read_result() == result
+    made.write_result({"epochs": 3})
+    assert made.read_result() == {"epochs": 3}
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
