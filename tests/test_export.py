@@ -1,17 +1,18 @@
 """The export against the network that was trained, from every side it can be used."""
 
 import json
-import subprocess
-import sys
 
+import devices
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpred import export, restore
+from tf_dpred import export, restore, train
+from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.config import Config
 from tf_dpred.data import views
+from tf_dpred.networks.normalization import BatchNormalization
 
 TINY = {
     "width": 1 / 16,
@@ -215,55 +216,43 @@ def test_export__card_rebuilds_the_network(encoder, exported):
     assert "workdir" not in card["flags"]
 
 
-TWO_REPLICAS = """
-import dataclasses, sys
-from pathlib import Path
-import numpy as np
-from tf_dpred import downstream, runtime, train
-from tf_dpred.callbacks.checkpoint import Checkpoints
-from tf_dpred.callbacks.target_ema import TargetEMA
-from tf_dpred.config import Config
-from tf_dpred.data.views import view_pair
-from tf_dpred.workdir import Workdir
-import tensorflow as tf
+def small_backbone():
+    images = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(6, 3, 2, use_bias=False)(images)
+    x = keras.layers.ReLU()(BatchNormalization()(x))
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
 
-workdir, replicas = sys.argv[1], int(sys.argv[2])
-settings = dict(
-    width=1 / 16, image_size=16, projector_hidden=32, projector_dim=16, batch_size=16,
-    workdir=workdir, logical_cpus=replicas,
-)
-config = Config.from_dict(settings)
-strategy = runtime.setup(config.training)
-assert strategy.num_replicas_in_sync == replicas
-generator = np.random.default_rng(0)
-views = [generator.integers(0, 256, (32, 16, 16, 3), dtype="uint8") for _ in "12"]
-with strategy.scope():
-    model = train.build_model(config, 2, view_pair("digits"))
-data = tf.data.Dataset.from_tensor_slices(tuple(views)).batch(16)
-model.fit(data, shuffle=False, verbose=0, callbacks=[TargetEMA(lambda step: 0.99)])
-directory = Workdir(workdir)
-directory.write_flags(config)
-Checkpoints(model, directory.checkpoints, steps_per_epoch=2).save()
-encoder = model.online(views[0], training=False)[0]
-np.save(Path(workdir) / "features.npy", encoder)
-"""
+
+def trained_export(replicas, directory):
+    """Trains two steps, exports -> the trained network's own representations."""
+    keras.utils.set_random_seed(0)
+    config = Config.from_dict(TINY | {"image_size": 16, "views": "digits"})
+    pair = views.view_pair("digits")
+    batches = tf.data.Dataset.from_tensor_slices(tuple(two_views())).batch(16)
+    with devices.strategy(replicas).scope():
+        model = train.build_model(config, 2, pair, small_backbone())
+    assert model.distribute_strategy.num_replicas_in_sync == replicas
+    ema = TargetEMA(lambda step: 0.99)
+    model.fit(batches, shuffle=False, verbose=0, callbacks=[ema])
+    network = keras.models.clone_model(model.online)
+    network.set_weights(model.online.get_weights())
+    encoder = restore.Encoder(network, config, "online", 2)
+    export.write_encoder(encoder, directory, directory)
+    return model(two_views()[0], training=False).numpy()
+
+
+def two_views():
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 256, (2, 32, 16, 16, 3), dtype=np.uint8)
 
 
 def test_export__two_replicas_equal_one(tmp_path):
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (32, 16, 16, 3), dtype=np.uint8)
     features = []
     for replicas in (1, 2):
-        workdir = tmp_path / str(replicas)
-        command = [sys.executable, "-c", TWO_REPLICAS, str(workdir), str(replicas)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        config = restore.evaluation_config({"workdir": str(workdir)})
-        encoder = restore.open_encoder(config)
-        path = export.write_encoder(encoder, workdir / "export", workdir)
-        assert path.name == "2"
-        found = tf.saved_model.load(str(path))(images)["representation"].numpy()
-        trained = np.load(workdir / "features.npy")
+        directory = tmp_path / str(replicas)
+        trained = devices.on_two_devices(trained_export, replicas, directory)
+        loaded = tf.saved_model.load(str(restore.newest_export(directory)))
+        found = loaded(two_views()[0])["representation"].numpy()
         np.testing.assert_allclose(found, trained, rtol=1e-5, atol=1e-6)
         features.append(found)
     difference = np.abs(features[0] - features[1]).max()

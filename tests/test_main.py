@@ -189,7 +189,7 @@ def test_pretraining__bad_input_is_refused_before_work(settings, message, tmp_pa
 def test_pretraining__empty_folder(tmp_path):
     (tmp_path / "images").mkdir()
     settings = {"dataset": "folder", "data_dir": str(tmp_path / "images")}
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(ValueError, match="with no images in"):
         train.Pretraining(Config.from_dict(settings | {"workdir": str(tmp_path)}))
 
 

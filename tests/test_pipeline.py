@@ -209,7 +209,7 @@ def test_steps_per_epoch__floor():
 
 
 def test_steps_per_epoch__batch_too_large():
-    message = "batch size 23 for the 22 examples of arrays/train; accepted: 1 to 22"
+    message = "--batch_size: received 23, accepted: 2 to 22"
     with pytest.raises(ValueError, match=message):
         pipeline.steps_per_epoch(numbered(22), 23)
     with pytest.raises(ValueError, match=message):

@@ -76,15 +76,15 @@ def test_from_arrays__element_spec():
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((2, 4, 4, 3)), None, "images of type float64 and shape (2, 4, 4, 3)"),
-        (np.zeros((2, 4, 4, 4), np.uint8), None, "shape (2, 4, 4, 4); accepted: uint8"),
+        (np.zeros((2, 4, 4, 3)), None, "received float64 of shape (2, 4, 4, 3)"),
+        (np.zeros((2, 4, 4, 4), np.uint8), None, "shape (2, 4, 4, 4), accepted: uint8"),
         (
             np.zeros((4, 4), np.uint8),
             None,
-            "shape (4, 4); accepted: uint8 [N, H, W, 3]",
+            "shape (4, 4), accepted: uint8 [N, H, W, 3]",
         ),
-        (np.zeros((0, 4, 4, 3), np.uint8), None, "an array of 0 images"),
-        (np.zeros((2, 4, 4), np.uint8), [1], "labels of shape (1,) for 2 images"),
+        (np.zeros((0, 4, 4, 3), np.uint8), None, "Invalid images: received none"),
+        (np.zeros((2, 4, 4), np.uint8), [1], "Invalid labels: received shape (1,)"),
     ],
 )
 def test_from_arrays__bad_arguments(images, labels, message):
@@ -148,13 +148,13 @@ def test_open_source__limit():
     assert labels == labels_of(open_source("digits", "train", None, limit=200))
     assert open_source("digits", None, None, limit=10**6).num_examples == 1437
     assert_refuses(
-        "limit 0; accepted: 1 or more", open_source, "digits", None, None, limit=0
+        "received 0, accepted: at least 1", open_source, "digits", None, None, limit=0
     )
 
 
 def test_digits__unknown_split():
     assert_refuses(
-        "split 'val' of digits; accepted: train, test",
+        "--split: received 'val', accepted: train, test of digits",
         open_source,
         "digits",
         "val",
@@ -249,10 +249,10 @@ def test_folder__shuffle_and_skip(tmp_path):
 
 
 def test_folder__errors(tmp_path):
-    assert_refuses("no images found in", open_source, "folder", None, str(tmp_path))
+    assert_refuses("with no images in", open_source, "folder", None, str(tmp_path))
     assert_refuses(".jpeg, .jpg, .png", open_source, "folder", None, str(tmp_path))
     assert_refuses(
-        "data_dir None with dataset 'folder'", open_source, "folder", None, None
+        "--data_dir: received None", open_source, "folder", None, None
     )
     missing = str(tmp_path / "nowhere")
     for function in (open_source, default_splits):
@@ -261,11 +261,11 @@ def test_folder__errors(tmp_path):
             if function is open_source
             else ("folder", missing)
         )
-        assert_refuses(f"data_dir {missing!r} is not an existing", function, *args)
+        assert_refuses(f"--data_dir: received {missing!r}, accepted: an existing", function, *args)
     save(tmp_path / "train" / "cat" / "1.png")
     save(tmp_path / "val" / "cow" / "2.png")
     assert_refuses("accepted: train, val", open_source, "folder", "test", str(tmp_path))
-    assert_refuses("class 'cow' in", open_source, "folder", "val", str(tmp_path))
+    assert_refuses("the class 'cow' in", open_source, "folder", "val", str(tmp_path))
 
 
 # TensorFlow Datasets -----------------------------------------------------------------
@@ -311,14 +311,14 @@ def test_tfds__shuffle_by_seed_alone(tfds_dir):
 
 
 def test_tfds__unknown_split(tfds_dir):
-    message = "split 'trian' of cifar10; accepted: train, test"
+    message = "--split: received 'trian', accepted: train, test of cifar10"
     assert_refuses(message, open_source, "cifar10", "trian", tfds_dir)
 
 
 @pytest.mark.parametrize("function", [open_source, default_splits])
 def test_tfds__unknown_name(function):
     args = ("cifar11", None, None) if function is open_source else ("cifar11", None)
-    assert_refuses("unknown dataset 'cifar11' (did you mean cifar1", function, *args)
+    assert_refuses("--dataset: received 'cifar11' (did you mean cifar1", function, *args)
     assert_refuses("accepted: digits, folder, or the name of a", function, *args)
 
 
@@ -334,7 +334,7 @@ def test_tfds__data_set_without_images(tmp_path):
 
 def test_tfds__missing_data_dir(tmp_path):
     missing = str(tmp_path / "nowhere")
-    message = f"data_dir {missing!r} is not an existing directory"
+    message = f"--data_dir: received {missing!r}, accepted: an existing"
     assert_refuses(message, open_source, "cifar10", None, missing)
 
 
@@ -345,7 +345,7 @@ def test_tfds__preparation_that_fails(tmp_path, monkeypatch):
         raise ConnectionError("no route to host\nand more lines")
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", no_network)
-    message = "could not be prepared: no route to host"
+    message = "that TFDS can prepare (no route to host)"
     assert_refuses(message, open_source, "cifar10", None, str(tmp_path))
 
 

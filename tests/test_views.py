@@ -124,9 +124,9 @@ def test_view_pair__strength_scales_simclr():
 @pytest.mark.parametrize(
     ("name", "strength", "message"),
     [
-        ("byl", 1.0, "unknown views 'byl'; accepted: byol, simclr, stl10"),
-        ("byol", 0.5, "view strength 0.5 with views 'byol'; only 'simclr' has one"),
-        ("simclr", -1.0, "view strength -1.0; accepted: 0 or more"),
+        ("byl", 1.0, "--views: received 'byl', accepted: byol, simclr, stl10"),
+        ("byol", 0.5, "received 0.5, accepted: 1 unless --views=simclr"),
+        ("simclr", -1.0, "--view_strength: received -1.0, accepted: at least 0"),
     ],
 )
 def test_view_pair__bad_arguments(name, strength, message):

@@ -10,10 +10,8 @@ from typing import Any
 from tf_dpred import runtime
 from tf_dpred.config import EvaluationConfig
 from tf_dpred.evaluation import results
-from tf_dpred.restore import CARD, Encoder
+from tf_dpred.restore import CARD, FORMAT_VERSION, Encoder
 
-# Of this file and of the layout of the export beside it.
-FORMAT_VERSION = 1
 # Where things lay on the machine that trained, and how it was looked at.
 _LEFT_OUT = {"workdir", "data_dir", "tpu"} | {
     field.name for field in dataclasses.fields(EvaluationConfig)

@@ -18,6 +18,8 @@ from tf_dpred.config import Config, NetworkConfig, refuse
 from tf_dpred.data.views import ViewPair, view_pair
 from tf_dpred.networks import encoder as networks
 
+# Of an export: its files and the keys of its card.
+FORMAT_VERSION = 1
 CARD = "model_card.json"
 KERAS_FILE = "encoder.keras"
 # What belongs to one data set, and means nothing for another.
@@ -162,7 +164,13 @@ def _recorded(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _card(path: Path) -> dict[str, Any]:
-    return json.loads((newest_export(path) / CARD).read_text())
+    card = json.loads((newest_export(path) / CARD).read_text())
+    if card["format_version"] != FORMAT_VERSION:
+        raise ValueError(
+            f"received {str(path)!r} of format version {card['format_version']}, "
+            f"accepted: {FORMAT_VERSION}."
+        )
+    return card
 
 
 def _network(config: Config, name: str) -> keras.Model:

@@ -34,13 +34,13 @@ def open_folder(data_dir: str | None, split: str | None, limit: int | None) -> S
         split = next(iter(splits))
     if split not in splits:
         raise ValueError(
-            f"split {split!r} of {data_dir}; accepted: {', '.join(splits)}"
+            f"--split: received {split!r}, accepted: {', '.join(splits)} in {data_dir}."
         )
     files = _images(splits[split])
     if not files:
         raise ValueError(
-            f"no images found in {splits[split]}; "
-            f"accepted extensions: {', '.join(EXTENSIONS)}"
+            f"--data_dir: received {data_dir!r} with no images in {splits[split]}, "
+            f"accepted: at least one of {', '.join(EXTENSIONS)}."
         )
     labels, num_classes = _labels(splits, split, files)
     chosen = subset(len(files), limit)
@@ -70,7 +70,9 @@ def default_splits(data_dir: str | None) -> tuple[str, str | None]:
 def _splits(data_dir: str | None) -> dict[str, Path]:
     """Split name -> directory, the training split first."""
     if data_dir is None:
-        raise ValueError("data_dir None with dataset 'folder'; accepted: a directory")
+        raise ValueError(
+            "--data_dir: received None, accepted: a directory, for --dataset=folder."
+        )
     root = Path(data_dir)
     names = [name for name in ("train", *TEST_SPLITS) if (root / name).is_dir()]
     return {name: root / name for name in names} or {"train": root}
@@ -111,8 +113,8 @@ def _labels(
     strange = sorted(set(names) - set(classes))
     if strange:
         raise ValueError(
-            f"class {strange[0]!r} in {splits[split]} is not in {splits['train']}; "
-            "accepted: the classes of the training split"
+            f"--data_dir: received the class {strange[0]!r} in {splits[split]}, "
+            f"accepted: the classes in {splits['train']}."
         )
     index = {name: label for label, name in enumerate(classes)}
     return np.array([index[name] for name in names]), len(classes)

@@ -27,8 +27,8 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
     steps = source.num_examples // batch_size
     if not steps:
         raise ValueError(
-            f"batch size {batch_size} for the {source.num_examples} examples of "
-            f"{source.name}/{source.split}; accepted: 1 to {source.num_examples}"
+            f"--batch_size: received {batch_size}, accepted: 2 to {source.num_examples},"
+            f" the images of {source.name} {source.split}."
         )
     return steps
 

@@ -53,15 +53,15 @@ def from_arrays(
     shape = images.shape if images.ndim == 4 else (*images.shape, 1)
     if images.dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3):
         raise ValueError(
-            f"images of type {images.dtype} and shape {images.shape}; "
-            "accepted: uint8 [N, H, W, 3], [N, H, W, 1] or [N, H, W]"
+            f"Invalid images: received {images.dtype} of shape {images.shape}, "
+            "accepted: uint8 [N, H, W, 3], [N, H, W, 1] or [N, H, W]."
         )
     if not len(images):
-        raise ValueError("an array of 0 images; accepted: 1 or more")
+        raise ValueError("Invalid images: received none, accepted: at least 1.")
     if labels is not None and np.shape(labels) != (len(images),):
         raise ValueError(
-            f"labels of shape {np.shape(labels)} for {len(images)} images; "
-            f"accepted: ({len(images)},)"
+            f"Invalid labels: received shape {np.shape(labels)}, "
+            f"accepted: ({len(images)},), one for each image."
         )
     with tf.device("CPU:0"):
         pixels = tf.broadcast_to(images.reshape(shape), (*shape[:-1], 3))

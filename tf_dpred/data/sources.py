@@ -39,7 +39,9 @@ def open_source(
       ValueError: in one line, what was received and what is accepted.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"limit {limit}; accepted: 1 or more, or None")
+        raise ValueError(
+            f"Invalid limit: received {limit}, accepted: at least 1, or None."
+        )
     if data_dir is not None and dataset != "digits":
         _check_exists(data_dir)
     if dataset == "digits":
@@ -66,7 +68,9 @@ def default_splits(dataset: str, data_dir: str | None) -> tuple[str, str | None]
 
 def _check_exists(data_dir: str) -> None:
     if "://" not in data_dir and not Path(data_dir).is_dir():
-        raise ValueError(f"data_dir {data_dir!r} is not an existing directory")
+        raise ValueError(
+            f"--data_dir: received {data_dir!r}, accepted: an existing directory."
+        )
 
 
 def _open_digits(split: str, limit: int | None) -> Source:
@@ -75,7 +79,9 @@ def _open_digits(split: str, limit: int | None) -> Source:
     The splits are stratified by class and always the same.
     """
     if split not in ("train", "test"):
-        raise ValueError(f"split {split!r} of digits; accepted: train, test")
+        raise ValueError(
+            f"--split: received {split!r}, accepted: train, test of digits."
+        )
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

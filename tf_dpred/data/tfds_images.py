@@ -82,8 +82,8 @@ def _prepared(dataset: str, data_dir: str | None) -> Any:
     features = builder.info.features or {}
     if "image" not in features:
         raise ValueError(
-            f"data set {dataset!r} has the features {', '.join(features)}; "
-            "accepted: data sets with a feature 'image'"
+            f"--dataset: received {dataset!r} of features {', '.join(features)}, "
+            "accepted: data sets with a feature 'image'."
         )
     if not builder.is_prepared():
         logging.info("Preparing %s in %s (downloads it)", dataset, builder.data_dir)
@@ -91,8 +91,8 @@ def _prepared(dataset: str, data_dir: str | None) -> Any:
             builder.download_and_prepare()
         except Exception as error:
             raise ValueError(
-                f"data set {dataset!r} is not in {builder.data_dir} and could not be "
-                f"prepared: {_first_line(error)}"
+                f"--dataset: received {dataset!r}, accepted: one that is in "
+                f"{builder.data_dir} or that TFDS can prepare ({_first_line(error)})."
             ) from error
     return builder
 
@@ -107,15 +107,16 @@ def _builder(dataset: str, data_dir: str | None) -> Any:
         near = difflib.get_close_matches(name, ("digits", "folder", *known))
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
         raise ValueError(
-            f"unknown dataset {dataset!r}{hint}; "
-            "accepted: digits, folder, or the name of a TFDS image data set"
+            f"--dataset: received {dataset!r}{hint}, "
+            "accepted: digits, folder, or the name of a TFDS image data set."
         )
     with _quiet():
         try:
             return tfds.builder(dataset, data_dir=data_dir)
         except Exception as error:
             raise ValueError(
-                f"data set {dataset!r} cannot be opened: {_first_line(error)}"
+                f"--dataset: received {dataset!r}, accepted: a data set that TFDS can "
+                f"open ({_first_line(error)})."
             ) from error
 
 
@@ -148,11 +149,14 @@ def _num_examples(builder: Any, split: str) -> int:
         count = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
         raise ValueError(
-            f"split {split!r} of {builder.name}; "
-            f"accepted: {', '.join(builder.info.splits)} and TFDS' slices and sums"
+            f"--split: received {split!r}, accepted: {', '.join(builder.info.splits)} "
+            f"of {builder.name}, and TFDS' slices and sums."
         ) from error
     if not count:
-        raise ValueError(f"split {split!r} of {builder.name} holds no examples")
+        raise ValueError(
+            f"--split: received {split!r} of {builder.name}, which is empty, accepted: "
+            "one with examples."
+        )
     return count
 
 

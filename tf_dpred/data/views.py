@@ -161,14 +161,16 @@ def view_pair(name: str, strength: float = 1.0) -> ViewPair:
       ValueError: unknown name, or a strength that the recipe does not have.
     """
     if name not in VIEWS:
-        raise ValueError(f"unknown views {name!r}; accepted: {', '.join(VIEWS)}")
+        raise ValueError(f"--views: received {name!r}, accepted: {', '.join(VIEWS)}.")
     if strength < 0:
-        raise ValueError(f"view strength {strength}; accepted: 0 or more")
+        raise ValueError(
+            f"--view_strength: received {strength}, accepted: at least 0."
+        )
     if name == "simclr":
         return _simclr(strength)
     if strength != 1.0:
         raise ValueError(
-            f"view strength {strength} with views {name!r}; only 'simclr' has one"
+            f"--view_strength: received {strength}, accepted: 1 unless --views=simclr."
         )
     return VIEWS[name]()
 
