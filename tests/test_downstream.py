@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from tf_dpred import export, main, restore, train
+from tf_dpred import main, restore, train
 from tf_dpred.config import Config
 from tf_dpred.evaluation.run import Evaluation
 
@@ -87,7 +87,9 @@ def test_docs__run_from_top_to_bottom(home, capsys, monkeypatch):
     assert (home / "out.png").read_bytes().startswith(b"\x89PNG")
     assert np.load("features.npz")["projection"].shape == (5, 16)
 
-    check_results(home / "runs" / "quickstart")
+    workdir = home / "runs" / "quickstart"
+    check_results(workdir)
+    check_export(workdir, home / "scratch")
 
 
 def check_results(workdir):
@@ -117,17 +119,26 @@ def check_results(workdir):
     assert quoted["knn"]["top1"] == found["knn-digits-online"]["top1"]
 
 
-def test_evaluation__an_export_gives_what_its_checkpoint_gives(home, tmp_path):
-    workdir = home / "runs" / "quickstart"
-    settings = {"workdir": str(workdir), "encoder": "target"}
-    config = restore.evaluation_config(settings)
-    encoder = restore.open_encoder(config)
-    path = export.write_encoder(encoder, tmp_path / "export", workdir)
-    given = {"export_dir": str(path), "encoder": "target", "workdir": str(tmp_path)}
-    exported = Evaluation(restore.evaluation_config(given)).run("knn")
-    original = Evaluation(config).run("knn")
-    assert exported == original
-    assert (tmp_path / "evaluation" / "knn-digits-target" / "result.json").exists()
+def check_export(workdir, scratch):
+    """An export scores what its checkpoint scores, and writes where it is told to."""
+    given = {"export_dir": str(workdir), "workdir": str(scratch)}
+    found = Evaluation(restore.evaluation_config(given)).run("knn")
+    path = scratch / "evaluation" / "knn-digits-online" / "result.json"
+    assert json.loads(path.read_text()) == found
+    original = workdir / path.relative_to(scratch)
+    assert json.loads(original.read_text()) == found
+
+
+def test_open_encoder__target_is_another_network(home):
+    workdir = str(home / "runs" / "quickstart")
+    networks = [
+        restore.open_encoder(
+            restore.evaluation_config({"workdir": workdir, "encoder": which})
+        )
+        for which in ("online", "target", "untrained")
+    ]
+    assert [encoder.step for encoder in networks] == [2, 2, 0]
+    assert len({encoder.fingerprint for encoder in networks}) == 3
 
 
 def test_linear_eval__imagenet_protocol_chooses_its_rate(home):
@@ -150,7 +161,7 @@ BAD = [
     ({"workdir": "no/such/run"}, "--workdir: received 'no/such/run'"),
     ({"export_dir": "no/such/export"}, "--export_dir: received 'no/such/export'"),
     ({"width": 0.5}, "--width: received 0.5, accepted: 0.0625, as it was trained"),
-    ({"eval_test_split": "validation"}, "split 'validation'"),
+    ({"eval_test_split": "validation"}, "--eval_test_split: received 'validation'"),
     ({"dataset": "nosuchdata"}, "nosuchdata"),
     ({"eval_batch_size": 5000, "mode": "finetune"}, "--eval_batch_size: received 5000"),
     ({"label_fraction": 0.001, "mode": "finetune"}, "--eval_lr: received None"),

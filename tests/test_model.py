@@ -359,11 +359,8 @@ def test_target_ema__logs_the_tau_of_the_last_step(steps_per_execution):
 
 
 def test_target_ema__a_second_fit_uses_the_new_one():
-    model = trained(tau=1.0)
-    before = toys.arrays(model.target.trainable_variables)
-    toys.fit(model, toys.views(1), tau=1.0)
-    for v, value in zip(model.target.trainable_variables, before, strict=True):
-        np.testing.assert_array_equal(v.numpy(), value)
+    """Also where the step was traced with the first one."""
+    model = trained(steps=1, tau=1.0, compiled={})
     toys.fit(model, toys.views(1), tau=0.0)
     for v, online in zip(
         model.target.trainable_variables, model.online.trainable_variables, strict=True

@@ -26,7 +26,10 @@ from tf_dpred.data import image_ops, views
 from tf_dpred.data.views import ViewPair
 from tf_dpred.restore import Encoder
 
+# Of any shape, since this package refuses a wrong one in clearer words.
+IMAGES = tf.TensorSpec(None, tf.float32, name="images")
 ACCEPTED_IMAGES = "accepted: [batch, height, width, 3], uint8 or float in [0, 255]"
+ACCEPTED_ENCODED = "accepted: a batch of encoded images, [batch]"
 
 
 def write(config: Config) -> Path:
@@ -97,10 +100,22 @@ class Servable(tf.Module):
         self._network = network
         self._image_size = image_size
         self._pair = pair
+        # Traced here once, so that they are stored once for all ways to call them.
+        square = tf.TensorSpec([None, image_size, image_size, 3], tf.float32)
+        prepared = tf.function(lambda images: prepare(images, image_size, pair))
+        self._prepared = prepared.get_concrete_function(IMAGES)
+        self._inferred, self._trained = (
+            tf.function(self._outputs).get_concrete_function(square, training)
+            for training in (False, True)
+        )
         for dtype in (tf.uint8, tf.float32):
             for training in (False, True):
                 spec = tf.TensorSpec(None, dtype, name="images")
                 self.__call__.get_concrete_function(spec, training=training)
+
+    def _outputs(self, images: tf.Tensor, training: bool) -> dict[str, tf.Tensor]:
+        representation, projection = self._network(images, training=training)
+        return {"representation": representation, "projection": projection}
 
     @tf.function
     def __call__(self, images: tf.Tensor, training: bool = False):
@@ -113,13 +128,13 @@ class Servable(tf.Module):
         Returns:
           `representation` [n, r] and `projection` [n, d], float32.
         """
-        return self._encode(prepare(images, self._image_size, self._pair), training)
+        images = self._prepared(tf.cast(images, tf.float32))
+        return self._trained(images) if training else self._inferred(images)
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """`serving_default` (images), `encode_jpeg` (encoded images)."""
-        images = tf.TensorSpec(None, tf.float32, name="images")
         encoded = tf.TensorSpec(None, tf.string, name="encoded")
-        serve = tf.function(lambda images: self(images), input_signature=[images])
+        serve = tf.function(lambda images: self(images), input_signature=[IMAGES])
         return {
             "serving_default": serve.get_concrete_function(),
             "encode_jpeg": self.encode_jpeg.get_concrete_function(encoded),
@@ -128,12 +143,8 @@ class Servable(tf.Module):
     @tf.function
     def encode_jpeg(self, encoded: tf.Tensor):
         """Encodes a batch [n] of JPEG, PNG, BMP or GIF files; as `__call__`."""
-        encoded = _require(
-            encoded,
-            tf.rank(encoded) == 1,
-            "accepted: a batch of encoded images, [batch]",
-            [None],
-        )
+        batch = tf.rank(encoded) == 1
+        encoded = _require(encoded, batch, [None], "encoded", ACCEPTED_ENCODED)
 
         def view(content: tf.Tensor) -> tf.Tensor:
             image = image_ops.decode(content)
@@ -142,12 +153,7 @@ class Servable(tf.Module):
         size = self._image_size
         spec = tf.TensorSpec([size, size, 3], tf.uint8)
         images = tf.map_fn(view, encoded, fn_output_signature=spec)
-        return self._encode(tf.cast(images, tf.float32), False)
-
-    @tf.function  # of its own, so that the network is stored once for all inputs
-    def _encode(self, images: tf.Tensor, training: bool) -> dict[str, tf.Tensor]:
-        representation, projection = self._network(images, training=training)
-        return {"representation": representation, "projection": projection}
+        return self._inferred(tf.cast(images, tf.float32))
 
 
 def prepare(images: tf.Tensor, size: int, pair: ViewPair) -> tf.Tensor:
@@ -157,7 +163,7 @@ def prepare(images: tf.Tensor, size: int, pair: ViewPair) -> tf.Tensor:
     stay as they are.
 
     Args:
-      images: [n, h, w, 3], uint8 or float in [0, 255].
+      images: float32 [n, h, w, 3] in [0, 255].
       size: side of the result.
       pair: the recipe.
 
@@ -169,8 +175,8 @@ def prepare(images: tf.Tensor, size: int, pair: ViewPair) -> tf.Tensor:
     """
     shape = tf.shape(images)
     well_shaped = tf.logical_and(tf.rank(images) == 4, tf.reduce_all(shape[-1:] == 3))
-    images = _require(images, well_shaped, ACCEPTED_IMAGES, [None, None, None, 3])
-    images = tf.cast(images, tf.float32)
+    batch_of_rgb = [None, None, None, 3]
+    images = _require(images, well_shaped, batch_of_rgb, "images", ACCEPTED_IMAGES)
     low, high = tf.reduce_min(images), tf.reduce_max(images)
     # Empty batches have no range: min is +inf and max -inf.
     inside = tf.logical_and(low >= 0.0, high <= 255.0) | (tf.size(images) == 0)
@@ -194,13 +200,19 @@ def prepare(images: tf.Tensor, size: int, pair: ViewPair) -> tf.Tensor:
     return found
 
 
-def _require(x: tf.Tensor, condition, accepted: str, shape) -> tf.Tensor:
+def _require(
+    x: tf.Tensor,
+    condition: tf.Tensor,
+    shape: list[int | None],
+    name: str,
+    accepted: str,
+) -> tf.Tensor:
     """`x` with a known shape, or an error with what was received and accepted.
 
     A wrong `x` is replaced by an empty one behind the assertion: TensorFlow infers
     shapes before it runs anything, and would fail first, in words about some kernel.
     """
-    message = [f"{x.dtype.name} input: received shape", tf.shape(x), accepted]
+    message = [f"{name}: received shape", tf.shape(x), accepted]
     assertion = tf.debugging.Assert(condition, message, summarize=10)
     with tf.control_dependencies([assertion]):
         empty = tf.constant([], x.dtype, shape=[0] * len(shape))

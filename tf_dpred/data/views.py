@@ -127,7 +127,7 @@ def _cifar() -> ViewPair:
 def _digits() -> ViewPair:
     """Our own, mild: a digit must stay the same digit, so it is never mirrored."""
     view = ViewSpec(
-        crop_scale=(0.5, 1.0),
+        crop_scale=(0.3, 1.0),
         interpolation="bilinear",
         flip_probability=0.0,
         brightness=0.2,

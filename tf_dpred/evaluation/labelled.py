@@ -27,9 +27,12 @@ def open_splits(config: Config) -> tuple[Source, Source]:
         refuse("dataset", data.dataset, "a data set with a labelled test split")
     opened = []
     for flag, split in (("eval_train_split", train), ("eval_test_split", test)):
-        source = sources.open_source(
-            data.dataset, split, data.data_dir, shuffle_buffer=data.shuffle_buffer
-        )
+        try:
+            source = sources.open_source(
+                data.dataset, split, data.data_dir, shuffle_buffer=data.shuffle_buffer
+            )
+        except ValueError as error:
+            raise ValueError(str(error).replace("--split", f"--{flag}")) from error
         if not source.num_classes:
             refuse(flag, split, f"a split of {data.dataset} with labels")
         opened.append(source)

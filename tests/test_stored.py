@@ -1,0 +1,60 @@
+"""Checkpoints and exports of released format versions keep loading (tests/stored)."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_dpred import checkpoint, restore, train
+from tf_dpred.callbacks.checkpoint import Checkpoints
+from tf_dpred.config import Config
+from tf_dpred.data.views import view_pair
+
+STORED = Path(__file__).parent / "stored"
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "workdir", sorted(STORED.glob("checkpoint_v*")), ids=lambda path: path.name
+)
+def test_stored__checkpoint(workdir):
+    path, _ = checkpoint.load_latest(workdir / "checkpoints")
+    with np.load(path) as file:
+        assert f"checkpoint_v{file['format_version']}" == workdir.name
+    encoder = restore.open_encoder(restore.evaluation_config({"workdir": str(workdir)}))
+    found = encoder.network(IMAGES, training=False)[0]
+    expected = np.load(workdir / "representation.npy")
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+    # All of it: a training that continues needs the rest as well.
+    recorded = json.loads((workdir / "flags.json").read_text())["flags"]
+    config = Config.from_dict(recorded)
+    model = train.build_model(config, 1, view_pair(config.data.views))
+    Checkpoints(model, workdir / "checkpoints", steps_per_epoch=1).restore()
+    assert int(model.optimizer.iterations) == 1
+    found = model(IMAGES, training=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "directory", sorted(STORED.glob("export_v*")), ids=lambda path: path.name
+)
+def test_stored__export(directory):
+    path = restore.newest_export(directory)
+    card = json.loads((path / "model_card.json").read_text())
+    assert f"export_v{card['format_version']}" == directory.name
+    expected = np.load(directory / "representation.npy")
+    outputs = tf.saved_model.load(str(path))(IMAGES)
+    np.testing.assert_allclose(outputs["representation"], expected, rtol=1e-4)
+    config = restore.evaluation_config({"export_dir": str(directory)})
+    encoder = restore.open_encoder(config)
+    np.testing.assert_allclose(encoder.network(IMAGES), expected, rtol=1e-4)
+
+
+def test_stored__a_version_that_is_not_known(tmp_path):
+    card = {"format_version": 99, "flags": {}}
+    (tmp_path / "model_card.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match="of format version 99, accepted: 1"):
+        restore.evaluation_config({"export_dir": str(tmp_path)})
