@@ -1,5 +1,6 @@
 """Linear evaluation and the choice of labelled images, against numpy."""
 
+import devices
 import keras
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import tensorflow as tf
 from tf_dpred.data.source import from_arrays
 from tf_dpred.data.views import view_pair
 from tf_dpred.evaluation import knn, labelled, linear
+from tf_dpred.networks.normalization import BatchNormalization
 
 
 def blobs(count, classes, size, spread, seed=0):
@@ -120,9 +122,27 @@ def test_frozen_classifiers__each_head_trains_at_its_own_rate():
         np.testing.assert_allclose(heads.bias[index], b, atol=1e-5)
 
 
-def test_frozen_classifiers__leave_the_encoder_alone():
-    from tf_dpred.networks.normalization import BatchNormalization
+def trained_heads(replicas, rates, steps):
+    """Kernels after full batches on one or two devices."""
+    x, labels = blobs(30, 3, 4, spread=1.0)
+    identity = keras.Sequential([keras.Input((4,)), keras.layers.Activation("linear")])
+    batches = tf.data.Dataset.from_tensors((x, labels)).repeat()
+    with devices.strategy(replicas).scope():
+        model = linear.frozen_classifiers(identity, 3, rates, steps)
+    model.fit(batches, epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0)
+    return np.array(model.get_layer("heads").kernel)
 
+
+def test_frozen_classifiers__two_devices_equal_one():
+    found = [
+        devices.on_two_devices(trained_heads, replicas, (0.4, 0.1), 6)
+        for replicas in (1, 2)
+    ]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    assert np.abs(found[0]).max() > 0.1
+
+
+def test_frozen_classifiers__leave_the_encoder_alone():
     encoder = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(3), BatchNormalization()]
     )

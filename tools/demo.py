@@ -47,7 +47,7 @@ def main() -> None:
     ]
     print()
     print("encoder               epochs  kNN (held-out digits)  feature std x sqrt(d)")
-    epochs = (0, collapsed["epochs"], trained["epochs"])
+    epochs = (0, collapsed["epoch"], trained["epoch"])
     for (name, accuracy, spread), count in zip(rows, epochs, strict=True):
         shown = "-" if spread is None else f"{spread:.3f}"
         print(f"{name:<22}{count:>6}  {accuracy:>21.3f}  {shown:>21}")

@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred import restore, runtime, schedules
-from tf_dpred.config import Config
+from tf_dpred.config import Config, EvaluationConfig
 from tf_dpred.data import pipeline
 from tf_dpred.data.source import Source
 from tf_dpred.evaluation import finetune, knn, labelled, linear, results
@@ -85,10 +85,7 @@ class Evaluation:
             "test_size": self.test.num_examples,
             "num_classes": self.num_classes,
             "seed": self.seed,
-            "asked": {
-                name: getattr(evaluation, name)
-                for name in ("eval_epochs", "eval_batch_size", "eval_lr")
-            },
+            "asked": {} if mode == "knn" else _asked(evaluation),
         }
 
     def _linear_features(self) -> dict[str, Any]:
@@ -225,6 +222,12 @@ class Evaluation:
                     "labelled images."
                 )
         return {"epochs": epochs, "batch_size": batch_size}
+
+
+def _asked(evaluation: EvaluationConfig) -> dict[str, Any]:
+    """What was asked for in place of the protocol's or the chosen values."""
+    names = ("eval_epochs", "eval_batch_size", "eval_lr")
+    return {name: getattr(evaluation, name) for name in names}
 
 
 def setup(config: Config) -> tf.distribute.Strategy:
