@@ -102,7 +102,7 @@ class Evaluation:
         rates = (evaluation.eval_lr,)
         if evaluation.eval_lr is None:
             rates = linear.RATES
-            count = min(HELD_OUT_RATE, self.train.num_examples // 10)
+            count = max(1, min(HELD_OUT_RATE, self.train.num_examples // 10))
             train, held = labelled.hold_out(self.train, count, self.seed)
         options = self._options(linear.IMAGENET, train)
         epochs, batch_size = options["epochs"], options["batch_size"]
