@@ -63,7 +63,9 @@ def test_load__cut_short(tmp_path, part):
 
 def test_load__pickled_objects_are_refused(tmp_path):
     path = checkpoint.path_of(tmp_path, 1)
-    np.savez(path, format_version=1, names=["bad"], bad=np.array([{"code": 1}], dtype=object))
+    np.savez(
+        path, format_version=1, names=["bad"], bad=np.array([{"code": 1}], dtype=object)
+    )
     with pytest.raises(checkpoint.CheckpointError, match="allow_pickle"):
         checkpoint.load(path)
 

@@ -65,7 +65,7 @@ def run_command(line):
 
 def test_docs__run_from_top_to_bottom(home, capsys, monkeypatch):
     monkeypatch.chdir(home)
-    page = DOCS.read_text().replace("660", "2")
+    page = DOCS.read_text().replace("1760", "2")
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     assert {language for language, _ in blocks} == {"sh", "python"}
     names = {}

@@ -176,9 +176,7 @@ def test_restore__other_variables_are_refused(tmp_path):
         Checkpoints(other, tmp_path, steps_per_epoch=4).restore()
 
 
-def test_checkpoints__full_disk_is_reported_and_training_goes_on(
-    tmp_path, monkeypatch
-):
+def test_checkpoints__full_disk_is_reported_and_training_goes_on(tmp_path, monkeypatch):
     real, calls = checkpoint.save, []
 
     def save(path, state):

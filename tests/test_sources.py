@@ -251,9 +251,7 @@ def test_folder__shuffle_and_skip(tmp_path):
 def test_folder__errors(tmp_path):
     assert_refuses("with no images in", open_source, "folder", None, str(tmp_path))
     assert_refuses(".jpeg, .jpg, .png", open_source, "folder", None, str(tmp_path))
-    assert_refuses(
-        "--data_dir: received None", open_source, "folder", None, None
-    )
+    assert_refuses("--data_dir: received None", open_source, "folder", None, None)
     missing = str(tmp_path / "nowhere")
     for function in (open_source, default_splits):
         args = (
@@ -261,7 +259,9 @@ def test_folder__errors(tmp_path):
             if function is open_source
             else ("folder", missing)
         )
-        assert_refuses(f"--data_dir: received {missing!r}, accepted: an existing", function, *args)
+        assert_refuses(
+            f"--data_dir: received {missing!r}, accepted: an existing", function, *args
+        )
     save(tmp_path / "train" / "cat" / "1.png")
     save(tmp_path / "val" / "cow" / "2.png")
     assert_refuses("accepted: train, val", open_source, "folder", "test", str(tmp_path))
@@ -318,7 +318,9 @@ def test_tfds__unknown_split(tfds_dir):
 @pytest.mark.parametrize("function", [open_source, default_splits])
 def test_tfds__unknown_name(function):
     args = ("cifar11", None, None) if function is open_source else ("cifar11", None)
-    assert_refuses("--dataset: received 'cifar11' (did you mean cifar1", function, *args)
+    assert_refuses(
+        "--dataset: received 'cifar11' (did you mean cifar1", function, *args
+    )
     assert_refuses("accepted: digits, folder, or the name of a", function, *args)
 
 

@@ -43,9 +43,7 @@ def save(path: Path, state: Mapping[str, np.ndarray]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
-            np.savez(
-                file, format_version=FORMAT_VERSION, names=sorted(state), **state
-            )
+            np.savez(file, format_version=FORMAT_VERSION, names=sorted(state), **state)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -173,9 +173,7 @@ class DirectPred(keras.Model):
         counters = {id(v) for v in self.guard.variables}
         counters.add(id(self.optimizer.iterations))
         variables = self.variables + self.optimizer.variables
-        return [
-            (v, tf.identity(v.value)) for v in variables if id(v) not in counters
-        ]
+        return [(v, tf.identity(v.value)) for v in variables if id(v) not in counters]
 
     def _step(self, data, step: tf.Tensor) -> tf.Tensor:
         """The step of the paper -> whether everything in it was finite."""

@@ -182,6 +182,8 @@ class Pretraining:
     ):
         self.config = config
         data, training = config.data, config.training
+        # Before anything else: devices can only be set up before they are used.
+        self.strategy = runtime.setup(training)
         self.pair = view_pair(data.views, data.view_strength)
         self.source = source if source is not None else training_source(config)
         self.steps_per_epoch = pipeline.steps_per_epoch(
@@ -190,7 +192,6 @@ class Pretraining:
         evaluation_sources = None
         if source is None:
             evaluation_sources = labelled_sources(config)
-        self.strategy = runtime.setup(training)
         self.workdir = Workdir(training.workdir)
         self.workdir.check_unchanged(config)
         self.workdir.lock()

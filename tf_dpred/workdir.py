@@ -1,11 +1,11 @@
 """The directory of a run: what was asked for, and what came out.
 
-    flags.json      settings, versions, devices
-    checkpoints/    step-00001234.npz, the newest few
-    epochs.jsonl    the metrics of each epoch
-    tensorboard/    curves
-    result.json     the last metrics
-    .lock           held while a process trains here; the system frees it after a crash
+flags.json      settings, versions, devices
+checkpoints/    step-00001234.npz, the newest few
+epochs.jsonl    the metrics of each epoch
+tensorboard/    curves
+result.json     the last metrics
+.lock           held while a process trains here; the system frees it after a crash
 """
 
 from __future__ import annotations

@@ -77,9 +77,7 @@ def last_step(workdir: Path) -> str:
 
 def differing_variables(a: Path, b: Path) -> list[str]:
     """Names of the arrays of two runs' last checkpoints that are not bit-equal."""
-    first, second = (
-        checkpoint.load_latest(run / "checkpoints")[1] for run in (a, b)
-    )
+    first, second = (checkpoint.load_latest(run / "checkpoints")[1] for run in (a, b))
     return sorted(
         name
         for name in first.keys() | second.keys()

@@ -2,8 +2,8 @@
 
     python tools/embed.py runs/quickstart my_images features.npz
 
-The first argument is a directory that --mode=export wrote (`.../export/660`), or a work
-directory, whose newest export is taken. The file holds `files` (paths relative to the
+The first argument is a directory that --mode=export wrote (`.../export/1760`), or a
+work directory, whose newest export is taken. The file holds `files` (relative to the
 folder), `representation` [N, r] and `projection` [N, d], float32. Files that cannot be
 decoded are named and left out.
 """

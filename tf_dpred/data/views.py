@@ -163,9 +163,7 @@ def view_pair(name: str, strength: float = 1.0) -> ViewPair:
     if name not in VIEWS:
         raise ValueError(f"--views: received {name!r}, accepted: {', '.join(VIEWS)}.")
     if strength < 0:
-        raise ValueError(
-            f"--view_strength: received {strength}, accepted: at least 0."
-        )
+        raise ValueError(f"--view_strength: received {strength}, accepted: at least 0.")
     if name == "simclr":
         return _simclr(strength)
     if strength != 1.0:
