@@ -172,7 +172,7 @@ def test_restore__other_variables_are_refused(tmp_path):
     toys.fit(model, toys.views(1), callbacks=[saver])
     other = toys.model(target=False)
     other.compile(SGD())
-    with pytest.raises(checkpoint.CheckpointError, match="not in the model .*target"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"not in the model .*target"):
         Checkpoints(other, tmp_path, steps_per_epoch=4).restore()
 
 
@@ -236,7 +236,8 @@ def test_nonfinite__skip_drops_the_update_and_counts(policy):
     without.compile(SGD(0.05, 0.9, 1e-3))
     good = [0, 1, 2, 4, 5]
     toys.fit(without, (first[good], second[good]))
-    for a, b in zip(toys.arrays(model.variables), toys.arrays(without.variables)):
+    pairs = (toys.arrays(m.variables) for m in (model, without))
+    for a, b in zip(*pairs, strict=True):
         if a.dtype == np.float64:
             np.testing.assert_array_equal(a, b)
     assert int(model.guard.count) == 1

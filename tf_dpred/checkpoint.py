@@ -111,7 +111,7 @@ def load_latest(directory: Path) -> tuple[Path, dict[str, np.ndarray]] | None:
 
 
 def remove_old(directory: Path, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints, and what a crash left half-made."""
+    """Removes all but the newest `keep` checkpoints, and half-written files."""
     for path in list_all(directory)[:-keep]:
         path.unlink(missing_ok=True)
     for path in directory.glob(".step-*.tmp"):

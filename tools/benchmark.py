@@ -1,7 +1,7 @@
 """`make bench`: images/s of the input pipeline alone and of the training step alone.
 
-    python tools/benchmark.py                                # digits
-    python tools/benchmark.py --flagfile=configs/imagenet.cfg --data_dir=DIR --batch_size=32
+    python tools/benchmark.py
+    python tools/benchmark.py --flagfile=configs/imagenet.cfg --data_dir=DIR
 
 Takes the flags of `tf_dpred.main`. The slower of the two numbers is what a run gets at
 best; where both share the same cores, as on a CPU, it gets less.

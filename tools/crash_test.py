@@ -1,6 +1,6 @@
 """Kills a training run again and again and shows that nothing is lost.
 
-    python tools/crash_test.py --kills=20 -- --flagfile=configs/quickstart.cfg --epochs=4
+    python tools/crash_test.py --kills=20 -- --flagfile=configs/quickstart.cfg
     python tools/crash_test.py --signal=SIGTERM -- ...any flags of tf_dpred.main...
 
 Trains once unbroken, then once with a signal at random times, starting the same command

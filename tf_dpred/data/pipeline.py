@@ -27,8 +27,8 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
     steps = source.num_examples // batch_size
     if not steps:
         raise ValueError(
-            f"--batch_size: received {batch_size}, accepted: 2 to {source.num_examples},"
-            f" the images of {source.name} {source.split}."
+            f"--batch_size: received {batch_size}, accepted: 2 to "
+            f"{source.num_examples}, the images of {source.name} {source.split}."
         )
     return steps
 
