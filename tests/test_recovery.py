@@ -10,8 +10,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import toys
 
-from tests import toys
 from tf_dpred import checkpoint, train
 from tf_dpred.callbacks.checkpoint import Checkpoints
 from tf_dpred.callbacks.guards import Preempted, StopOnNonFinite
