@@ -156,6 +156,16 @@ REFUSED = [
         "optimizer",
         "sgd or lars where the predictor",
     ),
+    (
+        {"predictor_weight_decay": 0.1},
+        "predictor_weight_decay",
+        "None with --predictor=direct, which no gradient trains at --freq=1",
+    ),
+    (
+        {"predictor": "none", "freq": 5, "predictor_lr_multiplier": 2.0},
+        "predictor_lr_multiplier",
+        "1.0 with --predictor=none, which no gradient trains",
+    ),
     ({"tau_base": 1.1}, "tau_base", "at most 1"),
     ({"tau_base": NAN}, "tau_base", "at least 0"),
     ({"stop_gradient": False}, "stop_gradient", "--noema --nostop_gradient"),

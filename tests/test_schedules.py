@@ -98,3 +98,8 @@ def test_ema_momentum__tau_out_of_range(tau_base):
 def test_ema_momentum__unknown_kind():
     with pytest.raises(ValueError, match="received 'warm', accepted: constant, cosine"):
         schedules.ema_momentum("warm", 0.9, 10)
+
+
+def test_ema_momentum__cosine_stays_at_1_after_the_end():
+    tau = schedules.ema_momentum("cosine", 0.9, 4)
+    assert float(tau(tf.constant(6.0))) == 1.0

@@ -458,12 +458,27 @@ class Config:
                 + ", ".join(SYMMETRIC_PREDICTORS)
                 + " and --freq=1",
             )
+        closed_form = name not in ("linear", "symmetric", "mlp")
+        if closed_form and (self.predictor.freq == 1 or name == "none"):
+            self._check_no_predictor_group(name)
         warmup, epochs = self.optimizer.warmup_epochs, self.training.epochs
         if warmup >= epochs and warmup > 0:
             refuse("warmup_epochs", warmup, f"less than --epochs={epochs}")
         strength = self.data.view_strength
         if strength != 1.0 and self.data.views != "simclr":
             refuse("view_strength", strength, "1 unless --views=simclr")
+
+    def _check_no_predictor_group(self, name: str) -> None:
+        """Refuses optimizer settings for a predictor that has nothing to train."""
+        for field in dataclasses.fields(OptimizerConfig):
+            value = getattr(self.optimizer, field.name)
+            if field.name.startswith("predictor_") and value != field.default:
+                refuse(
+                    field.name,
+                    value,
+                    f"{field.default} with --predictor={name}, which no gradient trains"
+                    + ("" if name == "none" else " at --freq=1"),
+                )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from logging import WARNING, LogRecord
 
 from absl import app, flags, logging
 
@@ -86,10 +87,17 @@ def main(argv: Sequence[str]) -> None:
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the command line; a wrong flag ends the program with one line."""
     logging.set_verbosity(logging.INFO)
+    logging.get_absl_logger().addFilter(_is_not_chatter)
     try:
         return flags.FLAGS(argv)
     except (flags.Error, OSError) as error:
         sys.exit(_complain(error, EXIT_REFUSED))
+
+
+def _is_not_chatter(record: LogRecord) -> bool:
+    """Whether a line is a warning, or not one of TensorFlow's own."""
+    own = os.sep + os.path.join("tensorflow", "python") + os.sep
+    return record.levelno >= WARNING or own not in record.pathname
 
 
 def _complain(error: Exception, code: int) -> int:

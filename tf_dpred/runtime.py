@@ -14,7 +14,8 @@ def set_precision(name: str) -> None:
     """Sets Keras' dtype policy, and its float type to that of the variables.
 
     The float type is what optimizers and metrics keep their numbers in; left at
-    float32 it would round the learning rate of a float64 run.
+    float32 it would round the learning rate of a float64 run. (Keras' learning-rate
+    schedules compute in float32 all the same.)
 
     Args:
       name: `float32`, `mixed_bfloat16`, `mixed_float16` or `float64`.

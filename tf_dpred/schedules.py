@@ -70,7 +70,7 @@ def ema_momentum(kind: str, tau_base: float, total_steps: int) -> Momentum:
     """Momentum of the target's moving average, step -> tau in [0, 1].
 
     `constant`: tau_base. `cosine`: 1 - (1 - tau_base)(1 + cos(pi k/K))/2, from
-    tau_base at step k = 0 to 1 at k = K (BYOL, section 3.2).
+    tau_base at step k = 0 to 1 at k = K and after it (BYOL, section 3.2).
 
     Args:
       kind: `constant` or `cosine`.
@@ -85,7 +85,10 @@ def ema_momentum(kind: str, tau_base: float, total_steps: int) -> Momentum:
     if kind == "constant":
         return lambda step: tau_base
     if kind == "cosine":
-        return lambda step: (
-            1 - (1 - tau_base) * (1 + tf.cos(math.pi * step / total_steps)) / 2
-        )
+
+        def cosine(step: tf.Tensor) -> tf.Tensor:
+            progress = tf.minimum(step / total_steps, 1)
+            return 1 - (1 - tau_base) * (1 + tf.cos(math.pi * progress)) / 2
+
+        return cosine
     raise ValueError(f"Invalid kind: received {kind!r}, accepted: constant, cosine.")

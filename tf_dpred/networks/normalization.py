@@ -49,8 +49,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         dtype = self.variable_dtype
         gamma = self.gamma if self.scale else tf.ones([channels], dtype)
         beta = self.beta if self.center else tf.zeros([channels], dtype)
-        # Undoes Keras' autocast of variables to the compute dtype.
-        return tf.cast(gamma, dtype), tf.cast(beta, dtype)
+        return tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta)
 
     def _fused(self, x: tf.Tensor) -> tf.Tensor:
         gamma, beta = self._affine(x.shape[-1])
