@@ -114,6 +114,21 @@ def test_preemption__saves_the_step_and_continues(tmp_path):
     assert again.run()["step"] == 10
 
 
+def test_preemption__after_the_last_step_the_metrics_are_kept(tmp_path):
+    run = pretraining(str(tmp_path), epochs=1)
+    with_callback(run, At(5, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    with pytest.raises(Preempted, match="saved step 5"):
+        run.run()
+    result = pretraining(str(tmp_path), epochs=1).run()
+    assert result["epoch"] == 1 and np.isfinite(result["loss"])
+
+
+def test_steps_per_execution__must_divide_the_epoch(tmp_path):
+    with pytest.raises(ValueError, match="received 2, accepted: a divisor of the 5"):
+        pretraining(str(tmp_path), steps_per_execution=2)
+    assert pretraining(str(tmp_path / "b"), steps_per_execution=5).run()["step"] == 10
+
+
 def wait_for(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
@@ -236,7 +251,10 @@ def test_nonfinite__skip_drops_the_update_and_counts(policy):
     without.compile(SGD(0.05, 0.9, 1e-3))
     good = [0, 1, 2, 4, 5]
     toys.fit(without, (first[good], second[good]))
-    pairs = (toys.arrays(m.variables) for m in (model, without))
+    pairs = (
+        toys.arrays([*m.variables, *m.loss_tracker.variables, *m.feature_std.variables])
+        for m in (model, without)
+    )
     for a, b in zip(*pairs, strict=True):
         if a.dtype == np.float64:
             np.testing.assert_array_equal(a, b)

@@ -359,3 +359,16 @@ def test_import__leaves_heavy_packages_alone(path):
             assert not heavy & {alias.name.split(".")[0] for alias in statement.names}
         elif isinstance(statement, ast.ImportFrom):
             assert statement.module.split(".")[0] not in heavy
+
+
+def test_folder__a_name_like_test_is_no_split_without_train(tmp_path):
+    for name in ("a/1.png", "b/2.png", "test/3.png"):
+        save(tmp_path / name)
+    assert default_splits("folder", str(tmp_path)) == ("train", None)
+    assert open_source("folder", None, str(tmp_path)).num_examples == 3
+
+
+def test_folder__images_outside_the_splits_make_it_one_split(tmp_path):
+    for name in ("train/1.png", "test/2.png", "extra/3.png"):
+        save(tmp_path / name)
+    assert open_source("folder", None, str(tmp_path)).num_examples == 3

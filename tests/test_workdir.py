@@ -35,7 +35,7 @@ def test_paths__lie_below_it(tmp_path):
 
 def test_write_flags__settings_versions_devices(tmp_path):
     config = Config.from_dict({"rho": None, "method": "simsiam"})
-    Workdir(str(tmp_path)).write_flags(config)
+    Workdir(str(tmp_path)).write_flags(config, 40)
     record = json.loads((tmp_path / "flags.json").read_text())
     assert Config.from_dict(record["flags"]) == config
     assert set(record["versions"]) == {"tf_dpred", "tensorflow", "keras", "numpy"}
@@ -50,7 +50,7 @@ def test_check_unchanged__a_new_directory(tmp_path):
 def test_check_unchanged__the_same_settings(tmp_path):
     config = Config.from_dict({"rho": None, "eps": 0.2})
     made = Workdir(str(tmp_path))
-    made.write_flags(config)
+    made.write_flags(config, 40)
     made.check_unchanged(config)
 
 
@@ -67,7 +67,7 @@ def test_check_unchanged__the_same_settings(tmp_path):
 )
 def test_check_unchanged__says_what_differs(tmp_path, values, difference):
     made = Workdir(str(tmp_path))
-    made.write_flags(Config())
+    made.write_flags(Config(), 40)
     with pytest.raises(ValueError, match="accepted: the same settings") as refusal:
         made.check_unchanged(Config.from_dict(values))
     message = str(refusal.value)
@@ -78,7 +78,7 @@ def test_check_unchanged__says_what_differs(tmp_path, values, difference):
 
 def test_check_unchanged__lists_all_that_differs(tmp_path):
     made = Workdir(str(tmp_path))
-    made.write_flags(Config())
+    made.write_flags(Config(), 40)
     with pytest.raises(ValueError, match=r"rho: 0\.3 -> 0\.5; eps: 0\.1 -> 0\.2"):
         made.check_unchanged(Config.from_dict({"rho": 0.5, "eps": 0.2}))
 
@@ -95,7 +95,7 @@ def test_check_unchanged__lists_all_that_differs(tmp_path):
 )
 def test_check_unchanged__what_may_change(tmp_path, values):
     made = Workdir(str(tmp_path))
-    made.write_flags(Config())
+    made.write_flags(Config(), 40)
     made.check_unchanged(Config.from_dict(values))
 
 
@@ -105,7 +105,7 @@ def test_may_change__holds_settings_only():
 
 def test_check_unchanged__a_record_of_before_a_setting_existed(tmp_path):
     made = Workdir(str(tmp_path))
-    made.write_flags(Config())
+    made.write_flags(Config(), 40)
     record = json.loads((tmp_path / "flags.json").read_text())
     del record["flags"]["rho"]
     (tmp_path / "flags.json").write_text(json.dumps(record))
@@ -122,3 +122,18 @@ def test_result__round_trip(tmp_path):
     made.write_result({"epochs": 3})
     assert made.read_result() == {"epochs": 3}
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_check_same_data__another_number_of_images(tmp_path):
+    made = Workdir(str(tmp_path))
+    made.check_same_data(41)
+    made.write_flags(Config(), 40)
+    made.check_same_data(40)
+    with pytest.raises(ValueError, match="a run on 40 images, and 41 now, accepted"):
+        made.check_same_data(41)
+
+
+def test_check_unchanged__damaged_flags(tmp_path):
+    (tmp_path / "flags.json").write_text('{"flags": ')
+    with pytest.raises(ValueError, match=r"damaged flags\.json .* accepted: "):
+        Workdir(str(tmp_path)).check_unchanged(Config())

@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
         from tf_dpred import train
 
         run = train.Pretraining(config)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         logging.debug("refused", exc_info=True)
         sys.exit(_complain(error, EXIT_REFUSED))
     from tf_dpred.callbacks.guards import Preempted

@@ -172,7 +172,8 @@ class DirectPred(keras.Model):
         """The variables that a skipped step must not change, and their values."""
         counters = {id(v) for v in self.guard.variables}
         counters.add(id(self.optimizer.iterations))
-        variables = self.variables + self.optimizer.variables
+        metrics = [v for metric in self.metrics for v in metric.variables]
+        variables = self.variables + metrics + self.optimizer.variables
         return [(v, tf.identity(v.value)) for v in variables if id(v) not in counters]
 
     def _step(self, data, step: tf.Tensor) -> tf.Tensor:

@@ -19,7 +19,7 @@ from tf_dpred.callbacks.history import EpochLog
 from tf_dpred.callbacks.knn import KNNMonitor
 from tf_dpred.callbacks.monitor import Progress, TensorBoard
 from tf_dpred.callbacks.target_ema import TargetEMA
-from tf_dpred.config import Config
+from tf_dpred.config import Config, refuse
 from tf_dpred.data import pipeline, sources
 from tf_dpred.data.sources import Source
 from tf_dpred.data.views import ViewPair, view_pair
@@ -184,17 +184,20 @@ class Pretraining:
         data, training = config.data, config.training
         # Before anything else: devices can only be set up before they are used.
         self.strategy = runtime.setup(training)
+        self.workdir = Workdir(training.workdir)
+        self.workdir.check_unchanged(config)
+        self.workdir.lock()
+        if backbone is None:
+            encoder.check_name(config.network.backbone)
         self.pair = view_pair(data.views, data.view_strength)
         self.source = source if source is not None else training_source(config)
         self.steps_per_epoch = pipeline.steps_per_epoch(
             self.source, training.batch_size
         )
+        self.workdir.check_same_data(self.source.num_examples)
         evaluation_sources = None
-        if source is None:
+        if source is None and config.evaluation.knn_every:
             evaluation_sources = labelled_sources(config)
-        self.workdir = Workdir(training.workdir)
-        self.workdir.check_unchanged(config)
-        self.workdir.lock()
         with self.strategy.scope():
             self.model = build_model(config, self.steps_per_epoch, self.pair, backbone)
         self.knn = self._knn_monitor(evaluation_sources)
@@ -208,10 +211,24 @@ class Pretraining:
             background=training.background_checkpoints,
         )
         self.restored = self.checkpoints.restore()
+        self._check_steps_per_execution()
+
+    def _check_steps_per_execution(self) -> None:
+        """A call of several steps must not run over the end of an epoch."""
+        steps = self.config.training.steps_per_execution
+        left = -self.model.steps_done % self.steps_per_epoch
+        if self.steps_per_epoch % steps or left % steps:
+            refuse(
+                "steps_per_execution",
+                steps,
+                f"a divisor of the {self.steps_per_epoch} steps of an epoch"
+                + (f", and of the {left} that are left of this one" if left else ""),
+            )
 
     def _knn_monitor(self, labelled: tuple[Source, Source] | None):
-        if labelled is None or self.config.evaluation.knn_every == 0:
-            logging.info("no kNN monitor: no labelled test split, or --knn_every=0")
+        if labelled is None:
+            if self.config.evaluation.knn_every:
+                logging.info("no kNN monitor: there is no labelled test split")
             return None
         bank, test = (
             pipeline.evaluation_images(
@@ -231,7 +248,7 @@ class Pretraining:
         """Trains from the latest checkpoint, or the start, to the last epoch.
 
         Returns:
-          What `result.json` holds: epochs, step, the last metrics, and kNN by epoch.
+          What `result.json` holds: epoch, step, the last metrics, and kNN by epoch.
 
         Raises:
           FloatingPointError: a number is not finite and `on_nonfinite` is `stop`.
@@ -257,7 +274,7 @@ class Pretraining:
             )
         self.epoch_log.truncate(step)
         if epoch < epochs:
-            self.workdir.write_flags(self.config)
+            self.workdir.write_flags(self.config, self.source.num_examples)
             with Preemption(self.checkpoints) as preemption:
                 callbacks = [*self._callbacks(), preemption]
                 if step_in_epoch:

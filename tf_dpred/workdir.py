@@ -23,8 +23,8 @@ import tensorflow as tf
 from tf_dpred.config import Config, EvaluationConfig
 from tf_dpred.runtime import versions
 
-# Settings that a continued run may change: they decide how long it goes on, what is
-# watched and where things lie, not what a step computes.
+# Settings that a continued run may change: they decide how long it goes on (schedules
+# follow `epochs`), what is watched and where things lie.
 MAY_CHANGE = frozenset(
     {
         "background_checkpoints",
@@ -125,10 +125,25 @@ class Workdir:
                 "a new workdir."
             )
 
-    def write_flags(self, config: Config) -> None:
-        """Records settings, versions and devices."""
+    def check_same_data(self, num_examples: int) -> None:
+        """Refuses to continue on more or fewer images: an epoch would be another.
+
+        Raises:
+          ValueError: how many there were.
+        """
+        recorded = self._read("flags.json").get("num_examples", num_examples)
+        if recorded != num_examples:
+            raise ValueError(
+                f"--workdir: received {str(self.path)!r}, which holds a run on "
+                f"{recorded} images, and {num_examples} now, accepted: the same "
+                "images, or a new workdir."
+            )
+
+    def write_flags(self, config: Config, num_examples: int) -> None:
+        """Records settings, the number of training images, versions and devices."""
         record = {
             "flags": config.to_dict(),
+            "num_examples": num_examples,
             "versions": versions(),
             "devices": [d.name for d in tf.config.list_logical_devices()],
         }
@@ -144,7 +159,15 @@ class Workdir:
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
-        return json.loads(path.read_text()) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(
+                f"--workdir: received {str(self.path)!r} with a damaged {name} "
+                f"({error}), accepted: one that is whole, or a new workdir."
+            ) from error
 
     def _write(self, name: str, value: dict[str, Any]) -> None:
         temporary = self.path / f".{name}.tmp"

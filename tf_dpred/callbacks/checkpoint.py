@@ -117,7 +117,10 @@ class Checkpoints(keras.callbacks.Callback):
             name: np.array(keras.ops.convert_to_numpy(variable))
             for name, variable in self.state.items()
         }
-        self.wait()
+        try:
+            self.wait()
+        except OSError as error:
+            logging.error("the checkpoint before step %d failed: %s", step, error)
         if self._writer is None:
             self._write(step, arrays)
         else:
@@ -160,6 +163,8 @@ class Checkpoints(keras.callbacks.Callback):
         self._pending_metrics = {}
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if self._step() % self.steps_per_epoch == 0:
+            return  # `on_epoch_end` saves, when the epoch's metrics are logged
         # Not `step % every`: steps_per_execution may jump over the multiples.
         if self.every and self._step() // self.every > self._saved_step // self.every:
             self._save_or_report()

@@ -120,6 +120,14 @@ class Preemption(keras.callbacks.Callback):
         )
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        # After an epoch's last step, its metrics are logged first.
+        if self.model.steps_done % self.checkpoints.steps_per_epoch:
+            self._stop()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         if self._received is None:
             return
         self.checkpoints.save()

@@ -41,6 +41,9 @@ class TensorBoard(keras.callbacks.Callback):
         # At once, so that a killed run has its points up to the last checkpoint.
         self.writer.flush()
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self._write({f"epoch/{name}": value for name, value in (logs or {}).items()})
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._since = (self._step(), time.perf_counter())
 

@@ -4,8 +4,10 @@
     data_dir/{train,val}/**/*.jpg              two splits, no labels
     data_dir/{train,val}/<class>/**/*.jpg      two splits, labelled (as ImageNet's)
 
-The test split is called val, validation or test. Files and directories whose name
-starts with a dot are skipped, and links to directories are not followed.
+The test split is called val, validation or test. Without a `train`, or with an image
+outside of these, such names mean nothing and everything is one split. Files and
+directories whose name starts with a dot are skipped, and links to directories are not
+followed.
 """
 
 import os
@@ -75,7 +77,11 @@ def _splits(data_dir: str | None) -> dict[str, Path]:
         )
     root = Path(data_dir)
     names = [name for name in ("train", *TEST_SPLITS) if (root / name).is_dir()]
-    return {name: root / name for name in names} or {"train": root}
+    # A folder may happen to be called "test": no image is left out for that.
+    outside = [file for file in _images(root) if Path(file).parts[0] not in names]
+    if "train" not in names or outside:
+        return {"train": root}
+    return {name: root / name for name in names}
 
 
 def _images(root: Path) -> list[str]:

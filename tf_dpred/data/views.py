@@ -100,7 +100,10 @@ def _simclr(strength: float) -> ViewPair:
 
 
 def _stl10() -> ViewPair:
-    """DirectPred's recipe for STL-10 at 96 x 96, made with torchvision."""
+    """DirectPred's recipe for STL-10 at 96 x 96, made with torchvision.
+
+    One difference: our blur takes zeros outside the image, theirs a reflection.
+    """
     view = ViewSpec(
         interpolation="bilinear",
         brightness=0.8,

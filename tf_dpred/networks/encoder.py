@@ -86,6 +86,16 @@ def backbone(config: NetworkConfig, image_size: int) -> keras.Model:
     return model
 
 
+def check_name(name: str) -> None:
+    """Checks a backbone's name without building it.
+
+    Raises:
+      ValueError: unknown name.
+    """
+    if name not in ARCHITECTURES:
+        application(name)
+
+
 def application(name: str) -> Callable[..., keras.Model]:
     """The function of `keras.applications` with this name.
 
