@@ -115,9 +115,11 @@ def check_batch(config: TrainingConfig, replicas: int) -> None:
 def log_devices(strategy: tf.distribute.Strategy, config: TrainingConfig) -> None:
     """Logs strategy, replicas and the batch that each of them gets."""
     replicas = strategy.num_replicas_in_sync
+    kinds = {device.device_type for device in tf.config.list_logical_devices()}
     logging.info(
-        "%s, %d replica%s, batch %d global, %d per replica and micro-batch, %s",
+        "%s on %s, %d replica%s, batch %d global, %d per replica and micro-batch, %s",
         type(strategy).__name__ if replicas > 1 else "one device",
+        next(kind for kind in ("TPU", "GPU", "CPU") if kind in kinds),
         replicas,
         "" if replicas == 1 else "s",
         config.batch_size,
