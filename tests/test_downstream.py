@@ -82,7 +82,7 @@ def test_docs__run_from_top_to_bottom(home, capsys, monkeypatch):
     assert "(8, 32) (8, 16)" in out
     assert "(5,) (5, 32)" in out
     assert "6/6 images" in err
-    assert "left out broken.jpg: Unknown image file format" in err
+    assert "left out broken.jpg: not a file of one of the kinds .jpeg" in err
     assert "1.0000  0.jpg" in out
     assert (home / "out.png").read_bytes().startswith(b"\x89PNG")
     assert np.load("features.npz")["projection"].shape == (5, 16)

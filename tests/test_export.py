@@ -121,7 +121,7 @@ def test_export__bad_images(case, how, loaded):
 @pytest.mark.parametrize(
     ("encoded", "message"),
     [
-        (["no image"], "Unknown image file format"),
+        (["no image"], "not a file of one of the kinds .jpeg"),
         ([tf.io.encode_jpeg(pictures(1, 60, 60)[0]).numpy()[:300]], "JPEG"),
         ("one file", "accepted: a batch of encoded images"),
     ],

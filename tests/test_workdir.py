@@ -2,11 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from tf_dpred import workdir
 from tf_dpred.config import Config
+from tf_dpred.data.sources import from_arrays, open_source
 from tf_dpred.workdir import Workdir
+
+
+def source(num_examples, value=0):
+    return from_arrays(np.full((num_examples, 2, 2), value, np.uint8))
 
 
 def test_init__makes_the_directory_and_leaves_nothing_in_it(tmp_path):
@@ -35,7 +42,7 @@ def test_paths__lie_below_it(tmp_path):
 
 def test_write_flags__settings_versions_devices(tmp_path):
     config = Config.from_dict({"rho": None, "method": "simsiam"})
-    Workdir(str(tmp_path)).write_flags(config, 40)
+    Workdir(str(tmp_path)).write_flags(config, source(40))
     record = json.loads((tmp_path / "flags.json").read_text())
     assert Config.from_dict(record["flags"]) == config
     assert set(record["versions"]) == {"tf_dpred", "tensorflow", "keras", "numpy"}
@@ -50,7 +57,7 @@ def test_check_unchanged__a_new_directory(tmp_path):
 def test_check_unchanged__the_same_settings(tmp_path):
     config = Config.from_dict({"rho": None, "eps": 0.2})
     made = Workdir(str(tmp_path))
-    made.write_flags(config, 40)
+    made.write_flags(config, source(40))
     made.check_unchanged(config)
 
 
@@ -67,7 +74,7 @@ def test_check_unchanged__the_same_settings(tmp_path):
 )
 def test_check_unchanged__says_what_differs(tmp_path, values, difference):
     made = Workdir(str(tmp_path))
-    made.write_flags(Config(), 40)
+    made.write_flags(Config(), source(40))
     with pytest.raises(ValueError, match="accepted: the same settings") as refusal:
         made.check_unchanged(Config.from_dict(values))
     message = str(refusal.value)
@@ -78,7 +85,7 @@ def test_check_unchanged__says_what_differs(tmp_path, values, difference):
 
 def test_check_unchanged__lists_all_that_differs(tmp_path):
     made = Workdir(str(tmp_path))
-    made.write_flags(Config(), 40)
+    made.write_flags(Config(), source(40))
     with pytest.raises(ValueError, match=r"rho: 0\.3 -> 0\.5; eps: 0\.1 -> 0\.2"):
         made.check_unchanged(Config.from_dict({"rho": 0.5, "eps": 0.2}))
 
@@ -95,7 +102,7 @@ def test_check_unchanged__lists_all_that_differs(tmp_path):
 )
 def test_check_unchanged__what_may_change(tmp_path, values):
     made = Workdir(str(tmp_path))
-    made.write_flags(Config(), 40)
+    made.write_flags(Config(), source(40))
     made.check_unchanged(Config.from_dict(values))
 
 
@@ -105,7 +112,7 @@ def test_may_change__holds_settings_only():
 
 def test_check_unchanged__a_record_of_before_a_setting_existed(tmp_path):
     made = Workdir(str(tmp_path))
-    made.write_flags(Config(), 40)
+    made.write_flags(Config(), source(40))
     record = json.loads((tmp_path / "flags.json").read_text())
     del record["flags"]["rho"]
     (tmp_path / "flags.json").write_text(json.dumps(record))
@@ -126,11 +133,34 @@ def test_result__round_trip(tmp_path):
 
 def test_check_same_data__another_number_of_images(tmp_path):
     made = Workdir(str(tmp_path))
-    made.check_same_data(41)
-    made.write_flags(Config(), 40)
-    made.check_same_data(40)
-    with pytest.raises(ValueError, match="a run on 40 images, and 41 now, accepted"):
-        made.check_same_data(41)
+    made.check_same_data(source(41))
+    made.write_flags(Config(), source(40))
+    made.check_same_data(source(40))
+    with pytest.raises(ValueError, match=r"a run on 40 other images \(41 now; "):
+        made.check_same_data(source(41))
+
+
+def test_check_same_data__as_many_others(tmp_path):
+    made = Workdir(str(tmp_path))
+    made.write_flags(Config(), source(40))
+    with pytest.raises(ValueError, match=r"a run on 40 other images \(40 now; "):
+        made.check_same_data(source(40, value=1))
+
+
+def test_check_same_data__names_of_a_folder(tmp_path):
+    """Moved elsewhere it is the same; with a file renamed it is not."""
+    image = tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy()
+    made = Workdir(str(tmp_path / "run"))
+    for folder, name in (("a", "1"), ("b", "1"), ("c", "2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.png").write_bytes(image)
+    first, moved, renamed = (
+        open_source("folder", None, str(tmp_path / folder)) for folder in "abc"
+    )
+    made.write_flags(Config(), first)
+    made.check_same_data(moved)
+    with pytest.raises(ValueError, match="other images"):
+        made.check_same_data(renamed)
 
 
 def test_check_unchanged__damaged_flags(tmp_path):

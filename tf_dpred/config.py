@@ -133,6 +133,11 @@ class DataConfig(Section):
     shuffle_buffer: int = setting(
         10_000, "encoded images in the shuffle buffer of a TFDS source", at_least=1
     )
+    max_bad_images: int = setting(
+        100,
+        "files of a folder that may be unusable (left out, named) before a run stops",
+        at_least=0,
+    )
     train_size: int | None = setting(
         None, "train on this many images of the split only", at_least=1
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tf_dpred import export, restore
+from tf_dpred.data.bad_images import named_errors
 from tf_dpred.evaluation import results
 from tf_dpred.evaluation.run import Evaluation, setup
 
@@ -22,12 +23,15 @@ def run(mode: str, given: Mapping[str, Any]) -> str:
 
     Raises:
       ValueError: see `restore` and `evaluation.run`.
+      OSError: an image could not be read.
     """
     config = restore.evaluation_config(given)
     if mode == "export":
         setup(config)
         return f"exported to {export.write(config)}"
-    result = Evaluation(config).run(mode)
+    evaluation = Evaluation(config)
+    with named_errors():
+        result = evaluation.run(mode)
     header = ("start" if mode == "finetune" else "encoder", "top-1", "top-5", "chosen")
     return results.table(header, _rows(result))
 

@@ -22,7 +22,7 @@ from absl import logging
 
 from tf_dpred import model_card, restore
 from tf_dpred.config import Config, refuse
-from tf_dpred.data import image_ops, views
+from tf_dpred.data import image_files, image_ops, views
 from tf_dpred.data.views import ViewPair
 from tf_dpred.restore import Encoder
 
@@ -142,12 +142,12 @@ class Servable(tf.Module):
 
     @tf.function
     def encode_jpeg(self, encoded: tf.Tensor):
-        """Encodes a batch [n] of JPEG, PNG, BMP or GIF files; as `__call__`."""
+        """Encodes a batch [n] of JPEG, PNG, BMP, GIF or WebP files; as `__call__`."""
         batch = tf.rank(encoded) == 1
         encoded = _require(encoded, batch, [None], "encoded", ACCEPTED_ENCODED)
 
         def view(content: tf.Tensor) -> tf.Tensor:
-            image = image_ops.decode(content)
+            image = image_files.decode(content)
             return views.evaluation_view(image, self._image_size, self._pair)
 
         size = self._image_size

@@ -74,20 +74,22 @@ def main(argv: Sequence[str]) -> None:
         logging.debug("refused", exc_info=True)
         sys.exit(_complain(error, EXIT_REFUSED))
     from tf_dpred.callbacks.guards import Preempted
+    from tf_dpred.data.bad_images import TooManyBadImages
 
     try:
         run.run()
     except Preempted as stop:
         logging.info("%s", stop)
         sys.exit(EXIT_PREEMPTED)
-    except (FloatingPointError, OSError) as error:
+    except (FloatingPointError, OSError, TooManyBadImages) as error:
         sys.exit(_complain(error, EXIT_FAILED))
 
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the command line; a wrong flag ends the program with one line."""
     logging.set_verbosity(logging.INFO)
-    logging.get_absl_logger().addFilter(_is_not_chatter)
+    # The handler: TensorFlow has a logger of its own, which passes its records on.
+    logging.get_absl_handler().addFilter(_is_not_chatter)
     try:
         return flags.FLAGS(argv)
     except (flags.Error, OSError) as error:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_dpred.config import Config
 from tf_dpred.data import pipeline
+from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.views import view_pair
 from tf_dpred.train import training_source
 from tf_dpred.workdir import Workdir
@@ -28,7 +29,7 @@ def write(config: Config) -> Path:
       ValueError: as `train.Pretraining`.
     """
     workdir = Workdir(config.training.workdir)
-    source = training_source(config)
+    source = training_source(config, BadImages(config.data.max_bad_images))
     views = pipeline.training_views(
         source,
         view_pair(config.data.views, config.data.view_strength),
@@ -36,7 +37,8 @@ def write(config: Config) -> Path:
         min(PAIRS, source.num_examples),
         seed=config.training.seed,
     )
-    view1, view2 = (v.numpy() for v in next(iter(views)))
+    with named_errors():
+        view1, view2 = (v.numpy() for v in next(iter(views)))
     path = workdir.path / "preview.png"
     path.write_bytes(tf.io.encode_png(grid(view1, view2)).numpy())
     return path

@@ -21,6 +21,7 @@ from tf_dpred.callbacks.monitor import Progress, TensorBoard
 from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.config import Config, refuse
 from tf_dpred.data import pipeline, sources
+from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.sources import Source
 from tf_dpred.data.views import ViewPair, view_pair
 from tf_dpred.model import DirectPred
@@ -32,8 +33,8 @@ from tf_dpred.workdir import Workdir
 EVALUATION_BATCH = 256
 
 
-def training_source(config: Config) -> Source:
-    """The images to train on.
+def training_source(config: Config, bad_images: BadImages | None = None) -> Source:
+    """The images to train on; `bad_images` counts what cannot be used.
 
     Raises:
       ValueError: see `data.sources.open_source`.
@@ -48,10 +49,13 @@ def training_source(config: Config) -> Source:
         data.data_dir,
         shuffle_buffer=data.shuffle_buffer,
         limit=data.train_size,
+        bad_images=bad_images,
     )
 
 
-def labelled_sources(config: Config) -> tuple[Source, Source] | None:
+def labelled_sources(
+    config: Config, bad_images: BadImages | None = None
+) -> tuple[Source, Source] | None:
     """The kNN monitor's searched and classified images; None without labels."""
     data, evaluation = config.data, config.evaluation
     train, test = sources.default_splits(data.dataset, data.data_dir)
@@ -60,7 +64,9 @@ def labelled_sources(config: Config) -> tuple[Source, Source] | None:
     if test is None:
         return None
     bank, queries = (
-        sources.open_source(data.dataset, split, data.data_dir, limit=limit)
+        sources.open_source(
+            data.dataset, split, data.data_dir, limit=limit, bad_images=bad_images
+        )
         for split, limit in (
             (train, evaluation.knn_train_size),
             (test, evaluation.knn_test_size),
@@ -190,14 +196,16 @@ class Pretraining:
         if backbone is None:
             encoder.check_name(config.network.backbone)
         self.pair = view_pair(data.views, data.view_strength)
-        self.source = source if source is not None else training_source(config)
+        self.bad_images = BadImages(data.max_bad_images, self.workdir.bad_images)
+        evaluate = source is None and config.evaluation.knn_every > 0
+        self.source = source or training_source(config, self.bad_images)
         self.steps_per_epoch = pipeline.steps_per_epoch(
             self.source, training.batch_size
         )
-        self.workdir.check_same_data(self.source.num_examples)
+        self.workdir.check_same_data(self.source)
         evaluation_sources = None
-        if source is None and config.evaluation.knn_every:
-            evaluation_sources = labelled_sources(config)
+        if evaluate:
+            evaluation_sources = labelled_sources(config, self.bad_images)
         with self.strategy.scope():
             self.model = build_model(config, self.steps_per_epoch, self.pair, backbone)
         self.knn = self._knn_monitor(evaluation_sources)
@@ -253,10 +261,12 @@ class Pretraining:
         Raises:
           FloatingPointError: a number is not finite and `on_nonfinite` is `stop`.
           guards.Preempted: a signal ended the run; a checkpoint was written.
-          OSError: the last checkpoint could not be written.
+          OSError: the last checkpoint could not be written, or an image not read.
+          TooManyBadImages: more than `max_bad_images` files cannot be used.
         """
         try:
-            return self._run()
+            with named_errors():
+                return self._run()
         finally:
             self.workdir.unlock()
 
@@ -274,7 +284,7 @@ class Pretraining:
             )
         self.epoch_log.truncate(step)
         if epoch < epochs:
-            self.workdir.write_flags(self.config, self.source.num_examples)
+            self.workdir.write_flags(self.config, self.source)
             with Preemption(self.checkpoints) as preemption:
                 callbacks = [*self._callbacks(), preemption]
                 if step_in_epoch:
@@ -286,6 +296,13 @@ class Pretraining:
             self.checkpoints.wait()
         else:
             logging.info("nothing to do: all %d epochs are done", epochs)
+        if self.bad_images:
+            logging.warning(
+                "%d image files could not be used and were replaced by their "
+                "neighbours: %s",
+                len(self.bad_images),
+                self.workdir.bad_images,
+            )
         result = self._result()
         self.workdir.write_result(result)
         return result

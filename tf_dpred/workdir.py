@@ -5,6 +5,7 @@ checkpoints/    step-00001234.npz, the newest few
 epochs.jsonl    the metrics of each epoch
 tensorboard/    curves
 result.json     the last metrics
+bad_images.txt  image files that could not be used, and why
 .lock           held while a process trains here; the system frees it after a crash
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dpred.config import Config, EvaluationConfig
+from tf_dpred.data.source import Source
 from tf_dpred.runtime import versions
 
 # Settings that a continued run may change: they decide how long it goes on (schedules
@@ -33,6 +35,7 @@ MAY_CHANGE = frozenset(
         "epochs",
         "keep_checkpoints",
         "log_every",
+        "max_bad_images",
         "steps_per_execution",
         "tpu",
         "workdir",
@@ -96,6 +99,10 @@ class Workdir:
         return self.path / "epochs.jsonl"
 
     @property
+    def bad_images(self) -> Path:
+        return self.path / "bad_images.txt"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -125,25 +132,30 @@ class Workdir:
                 "a new workdir."
             )
 
-    def check_same_data(self, num_examples: int) -> None:
-        """Refuses to continue on more or fewer images: an epoch would be another.
+    def check_same_data(self, source: Source) -> None:
+        """Refuses to continue on other images: an epoch would be another.
 
         Raises:
-          ValueError: how many there were.
+          ValueError: their number differs, or what is known of them and their order.
         """
-        recorded = self._read("flags.json").get("num_examples", num_examples)
-        if recorded != num_examples:
+        record = self._read("flags.json")
+        number = record.get("num_examples", source.num_examples)
+        if (number, record.get("images", source.fingerprint)) != (
+            source.num_examples,
+            source.fingerprint,
+        ):
             raise ValueError(
                 f"--workdir: received {str(self.path)!r}, which holds a run on "
-                f"{recorded} images, and {num_examples} now, accepted: the same "
-                "images, or a new workdir."
+                f"{number} other images ({source.num_examples} now; a folder is told "
+                "by the names in it), accepted: the same images, or a new workdir."
             )
 
-    def write_flags(self, config: Config, num_examples: int) -> None:
-        """Records settings, the number of training images, versions and devices."""
+    def write_flags(self, config: Config, source: Source) -> None:
+        """Records settings, what the training images are, versions and devices."""
         record = {
             "flags": config.to_dict(),
-            "num_examples": num_examples,
+            "num_examples": source.num_examples,
+            "images": source.fingerprint,
             "versions": versions(),
             "devices": [d.name for d in tf.config.list_logical_devices()],
         }

@@ -23,27 +23,24 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred.data.folder import EXTENSIONS
+from tf_dpred.data import folder as image_folder
+from tf_dpred.data import image_files
 from tf_dpred.restore import newest_export
 
 BATCH = 64
 
 
-def image_files(folder: Path) -> list[str]:
+def listed(folder: Path) -> list[str]:
     """Paths of the images below a folder, relative to it, sorted.
 
     Raises:
       ValueError: there is none.
     """
-    found = sorted(
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
-    )
+    found = image_folder.images(folder)
     if not found:
         raise ValueError(
             f"received {str(folder)!r}, accepted: a folder with images "
-            f"({', '.join(EXTENSIONS)})."
+            f"({', '.join(image_files.EXTENSIONS)})."
         )
     return found
 
@@ -65,8 +62,7 @@ def encode(
         return [(files, _outputs(signature, folder, files))]
     except tf.errors.InvalidArgumentError as error:
         if len(files) == 1:
-            lines = [line.strip() for line in error.message.splitlines()]
-            reason = [line for line in lines if line and not line.startswith("[[")][-1]
+            reason = image_files.reason_of(error)
             print(f"left out {files[0]}: {reason}", file=sys.stderr)
             return []
     return [pair for file in files for pair in encode(signature, folder, [file])]
@@ -83,7 +79,7 @@ def embed(export: Path, folder: Path) -> dict[str, np.ndarray]:
     Raises:
       ValueError: no export, or no image that can be decoded.
     """
-    files = image_files(folder)
+    files = listed(folder)
     encoder = tf.saved_model.load(str(newest_export(export)))
     signature = encoder.signatures["encode_jpeg"]
     done, outputs = [], []

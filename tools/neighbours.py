@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred.data import image_ops
+from tf_dpred.data import image_files
 from tf_dpred.evaluation import knn
 from tf_dpred.restore import newest_export
 
@@ -46,7 +46,7 @@ def strip(files: Sequence[Path]) -> np.ndarray:
     """Images side by side, uint8 [h, w, 3], white between; the first set apart."""
     picture = np.full((SIDE + 2 * GAP, GAP, 3), 255, np.uint8)
     for index, file in enumerate(files):
-        image = image_ops.decode(tf.constant(file.read_bytes()))
+        image = image_files.decode(tf.constant(file.read_bytes()))
         tile = tf.image.resize_with_pad(image, SIDE, SIDE, antialias=True)
         tile = tf.cast(tf.clip_by_value(tf.round(tile), 0, 255), tf.uint8).numpy()
         right = 4 * GAP if index == 0 else GAP

@@ -7,24 +7,38 @@
 The test split is called val, validation or test. Without a `train`, or with an image
 outside of these, such names mean nothing and everything is one split. Files and
 directories whose name starts with a dot are skipped, and links to directories are not
-followed.
+followed; a link to a file is read wherever it points.
+
+A file that cannot be decoded is named and counted (`bad_images`). The next one in
+sorted order takes its place, so that an epoch keeps its length and a resume its place.
 """
 
+import hashlib
 import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
-from tf_dpred.data.source import Source, indexed, subset
+from tf_dpred.data import image_files
+from tf_dpred.data.bad_images import BadImages
+from tf_dpred.data.image_files import EXTENSIONS
+from tf_dpred.data.source import Example, Source, indexed, subset
 
-EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".gif")
-if hasattr(tf.io, "decode_webp"):
-    EXTENSIONS += (".webp",)
+# Images too, but of kinds that TensorFlow has no decoder for.
+OTHER_KINDS = (".avif", ".heic", ".heif", ".jp2", ".jxl", ".raw", ".tif", ".tiff")
 TEST_SPLITS = ("val", "validation", "test")
 
 
-def open_folder(data_dir: str | None, split: str | None, limit: int | None) -> Source:
+def open_folder(
+    data_dir: str | None,
+    split: str | None,
+    limit: int | None,
+    bad_images: BadImages,
+) -> Source:
     """Lists the images of a split; they are read when they are needed.
 
     Raises:
@@ -38,23 +52,55 @@ def open_folder(data_dir: str | None, split: str | None, limit: int | None) -> S
         raise ValueError(
             f"--split: received {split!r}, accepted: {', '.join(splits)} in {data_dir}."
         )
-    files = _images(splits[split])
+    files = images(splits[split])
     if not files:
         raise ValueError(
             f"--data_dir: received {data_dir!r} with no images in {splits[split]}, "
             f"accepted: at least one of {', '.join(EXTENSIONS)}."
         )
+    left_out = other_kinds(splits[split])
+    if left_out:
+        logging.warning(
+            "left out in %s: %s, which TensorFlow cannot read", splits[split], left_out
+        )
     labels, num_classes = _labels(splits, split, files)
     chosen = subset(len(files), limit)
+    labels = None if labels is None else labels[chosen]
+    names = [files[i] for i in chosen]
+    paths = [str(splits[split] / name) for name in names]
     with tf.device("CPU:0"):
-        paths = tf.constant([str(splits[split] / files[i]) for i in chosen])
+        known_paths = tf.constant(paths)
+        known_labels = tf.constant(
+            np.full(len(paths), -1) if labels is None else labels, tf.int64
+        )
+
+    def usable(index: np.ndarray) -> np.ndarray:
+        return np.int64(bad_images.usable(paths, int(index)))
+
+    def load(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
+        image = image_files.decode_or_empty(tf.io.read_file(example["file"]))
+
+        def replaced() -> tuple[tf.Tensor, tf.Tensor]:
+            # Declared stateless: its result does not depend on what was asked before,
+            # and --deterministic would give up the parallel calls of a stateful one.
+            index = tf.numpy_function(
+                usable, [example["index"]], tf.int64, stateful=False
+            )
+            index = tf.ensure_shape(index, [])
+            content = tf.io.read_file(known_paths[index])
+            return image_files.decode(content), known_labels[index]
+
+        return tf.cond(tf.size(image) > 0, lambda: (image, example["label"]), replaced)
+
     return indexed(
         "folder",
         split,
-        lambda index: tf.io.read_file(paths[index]),
-        len(chosen),
-        None if labels is None else labels[chosen],
+        lambda index: {"file": known_paths[index], "index": index},
+        len(paths),
+        labels,
         num_classes,
+        fingerprint=hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        load=load,
     )
 
 
@@ -64,7 +110,7 @@ def default_splits(data_dir: str | None) -> tuple[str, str | None]:
     labelled = (
         name
         for name in TEST_SPLITS
-        if name in splits and _labels(splits, name, _images(splits[name]))[1]
+        if name in splits and _labels(splits, name, images(splits[name]))[1]
     )
     return next(iter(splits)), next(labelled, None)
 
@@ -78,23 +124,33 @@ def _splits(data_dir: str | None) -> dict[str, Path]:
     root = Path(data_dir)
     names = [name for name in ("train", *TEST_SPLITS) if (root / name).is_dir()]
     # A folder may happen to be called "test": no image is left out for that.
-    outside = [file for file in _images(root) if Path(file).parts[0] not in names]
+    outside = [file for file in images(root) if Path(file).parts[0] not in names]
     if "train" not in names or outside:
         return {"train": root}
     return {name: root / name for name in names}
 
 
-def _images(root: Path) -> list[str]:
+def images(root: Path) -> list[str]:
     """Relative paths of the images below `root`, sorted."""
-    found = []
+    return sorted(file for file in _files(root) if file.lower().endswith(EXTENSIONS))
+
+
+def other_kinds(root: Path) -> str:
+    """Images below `root` that cannot be read, by kind: "12 .heic, 3 .tif"."""
+    suffixes = Counter(os.path.splitext(file)[1].lower() for file in _files(root))
+    return ", ".join(
+        f"{suffixes[suffix]} {suffix}" for suffix in OTHER_KINDS if suffixes[suffix]
+    )
+
+
+def _files(root: Path) -> Iterator[str]:
+    """Relative paths of all files that are not hidden."""
     for where, directories, files in os.walk(root):
         directories[:] = [name for name in directories if not name.startswith(".")]
-        found += [
-            os.path.relpath(os.path.join(where, name), root)
-            for name in files
-            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-        ]
-    return sorted(found)
+        below = os.path.relpath(where, root)
+        for name in files:
+            if not name.startswith("."):
+                yield name if below == "." else os.path.join(below, name)
 
 
 def _class_names(files: list[str]) -> list[str] | None:
@@ -112,7 +168,7 @@ def _labels(
     if "train" not in splits or len(splits) == 1:
         return None, None
     names = _class_names(files)
-    known = names if split == "train" else _class_names(_images(splits["train"]))
+    known = names if split == "train" else _class_names(images(splits["train"]))
     if names is None or known is None:
         return None, None
     classes = sorted(set(known))

@@ -6,8 +6,8 @@ at any step of any epoch and be equal, bit for bit, to the one that started at 0
 
 import tensorflow as tf
 
-from tf_dpred.data import image_ops, views
-from tf_dpred.data.sources import Source
+from tf_dpred.data import views
+from tf_dpred.data.source import Example, Source
 from tf_dpred.data.views import ViewPair
 
 # Colour and blur run on chunks of about this many pixels: many small images at once,
@@ -81,13 +81,13 @@ def training_views(
         # The shorter one, positions, ends the epoch.
         return tf.data.Dataset.zip(examples, positions).map(
             lambda example, position: (
-                example["image"],
+                example,
                 tf.random.fold_in(view_seed, position),
             )
         )
 
-    def crops(image: tf.Tensor, seed: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], ...]:
-        image = image_ops.decode(image)
+    def crops(example: Example, seed: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], ...]:
+        image, _ = source.load(example)
         first, second = tf.unstack(tf.random.split(seed, 2))
         return (
             views.random_crop(image, pair.first, image_size, first),
@@ -127,9 +127,9 @@ def evaluation_images(
       most `batch_size`.
     """
 
-    def prepare(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        image = image_ops.decode(example["image"])
-        return views.evaluation_view(image, image_size, pair), example["label"]
+    def prepare(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
+        image, label = source.load(example)
+        return views.evaluation_view(image, image_size, pair), label
 
     return (
         source.examples(None)

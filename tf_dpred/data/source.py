@@ -1,13 +1,22 @@
 """What every kind of data set offers, and the kinds that are addressed by index."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
+from tf_dpred.data import image_ops
+
 Seed = tf.Tensor | int | None
+Example = dict[str, tf.Tensor]
 SUBSET_SEED = 0
+
+
+def load_stored(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
+    """Image uint8 [H, W, 3] and label of an example that holds its image."""
+    return image_ops.decode(example["image"]), example["label"]
 
 
 @dataclass(frozen=True)
@@ -18,18 +27,25 @@ class Source:
       name, split: what it is called, for messages.
       num_examples: of one epoch.
       num_classes: None if there are no labels.
+      fingerprint: of the images and their order, as far as they are known without
+        reading them.
       examples: `examples(shuffle_seed, skip=0)` is one epoch from its `skip`-th example
-        on. Elements are {"image": string scalar (encoded) or uint8 [H, W, 3], "label":
-        int64 scalar, -1 without labels}. A seed of None keeps the stored order;
-        otherwise the order is a function of the seed. Both may be int64 tensors, as
-        inside `Dataset.flat_map`. Nothing that is skipped is decoded.
+        on. Elements are {"label": int64 scalar, -1 without labels} and what `load`
+        needs: "image", a string scalar (encoded) or uint8 [H, W, 3], or "file", a path.
+        A seed of None keeps the stored order; otherwise the order is a function of the
+        seed. Both may be int64 tensors, as inside `Dataset.flat_map`. Nothing that is
+        skipped is decoded.
+      load: example -> (uint8 [H, W, 3], label). An image that cannot be used is
+        replaced by another one with its label where the source can do that.
     """
 
     name: str
     split: str
     num_examples: int
     num_classes: int | None
+    fingerprint: str
     examples: Callable[..., tf.data.Dataset]
+    load: Callable[[Example], tuple[tf.Tensor, tf.Tensor]] = load_stored
 
 
 def from_arrays(
@@ -68,26 +84,31 @@ def from_arrays(
     return indexed(
         name,
         split,
-        lambda index: pixels[index],
+        lambda index: {"image": pixels[index]},
         len(images),
         labels,
         None if labels is None else int(np.max(labels)) + 1,
+        fingerprint=hashlib.sha256(np.ascontiguousarray(images)).hexdigest(),
     )
 
 
 def indexed(
     name: str,
     split: str,
-    image: Callable[[tf.Tensor], tf.Tensor],
+    fields: Callable[[tf.Tensor], Example],
     num_examples: int,
     labels: np.ndarray | None,
     num_classes: int | None,
+    *,
+    fingerprint: str,
+    load: Callable[[Example], tuple[tf.Tensor, tf.Tensor]] = load_stored,
 ) -> Source:
     """A source whose examples have an index: it is shuffled fully and skips for free.
 
     Args:
-      name, split, num_examples, labels, num_classes: as in `Source` and `from_arrays`.
-      image: int64 scalar -> the image of that index.
+      name, split, num_examples, labels, num_classes, fingerprint, load: as in `Source`
+        and `from_arrays`.
+      fields: int64 scalar -> the example of that index, without its label.
     """
     with tf.device("CPU:0"):
         known = tf.constant(
@@ -100,12 +121,12 @@ def indexed(
             seed = tf.stack([tf.cast(shuffle_seed, tf.int64), 0])
             order = tf.random.experimental.stateless_shuffle(order, seed)
         return tf.data.Dataset.from_tensor_slices(order[skip:]).map(
-            lambda index: {"image": image(index), "label": known[index]},
+            lambda index: {**fields(index), "label": known[index]},
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
 
-    return Source(name, split, num_examples, num_classes, examples)
+    return Source(name, split, num_examples, num_classes, fingerprint, examples, load)
 
 
 def subset(num_examples: int, limit: int | None) -> np.ndarray:

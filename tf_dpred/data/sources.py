@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpred.data import folder, tfds_images
+from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.source import Source, from_arrays, subset
 
 __all__ = ["Source", "default_splits", "from_arrays", "open_source"]
@@ -21,6 +22,7 @@ def open_source(
     *,
     shuffle_buffer: int = 10_000,
     limit: int | None = None,
+    bad_images: BadImages | None = None,
 ) -> Source:
     """Opens one split of a data set; whatever is wrong with it is raised here.
 
@@ -34,6 +36,7 @@ def open_source(
         other kinds are shuffled completely.
       limit: use no more than this many examples. TFDS stores them in random order, so
         there they are the first ones; elsewhere a fixed random choice.
+      bad_images: counts the files of a folder that cannot be used.
 
     Raises:
       ValueError: in one line, what was received and what is accepted.
@@ -47,7 +50,9 @@ def open_source(
     if dataset == "digits":
         return _open_digits("train" if split is None else split, limit)
     if dataset == "folder":
-        return folder.open_folder(data_dir, split, limit)
+        if bad_images is None:
+            bad_images = BadImages()
+        return folder.open_folder(data_dir, split, limit, bad_images)
     return tfds_images.open_tfds(dataset, split, data_dir, shuffle_buffer, limit)
 
 

@@ -59,7 +59,14 @@ def open_tfds(
         return read.skip(skip).map(fields)
 
     num_classes = builder.info.features["label"].num_classes if labelled else None
-    return Source(dataset, split, num_examples, num_classes, examples)
+    return Source(
+        dataset,
+        split,
+        num_examples,
+        num_classes,
+        f"{builder.info.full_name} {split}",
+        examples,
+    )
 
 
 def default_splits(dataset: str, data_dir: str | None) -> tuple[str, str | None]:

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from tf_dpred.config import Config, refuse
 from tf_dpred.data import image_ops, pipeline, sources, views
-from tf_dpred.data.source import Source, indexed
+from tf_dpred.data.bad_images import BadImages
+from tf_dpred.data.source import Example, Source, indexed
 from tf_dpred.data.views import ViewPair
 
 
@@ -26,10 +27,15 @@ def open_splits(config: Config) -> tuple[Source, Source]:
     if test is None:
         refuse("dataset", data.dataset, "a data set with a labelled test split")
     opened = []
+    bad_images = BadImages(data.max_bad_images)
     for flag, split in (("eval_train_split", train), ("eval_test_split", test)):
         try:
             source = sources.open_source(
-                data.dataset, split, data.data_dir, shuffle_buffer=data.shuffle_buffer
+                data.dataset,
+                split,
+                data.data_dir,
+                shuffle_buffer=data.shuffle_buffer,
+                bad_images=bad_images,
             )
         except ValueError as error:
             raise ValueError(str(error).replace("--split", f"--{flag}")) from error
@@ -67,7 +73,7 @@ def balanced_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarra
 
 
 def gather(source: Source, indices: np.ndarray) -> Source:
-    """Some examples of a source, held in memory, still encoded.
+    """Some examples of a source, held in memory, still encoded (or as paths).
 
     Args:
       source: read once, in stored order.
@@ -83,16 +89,18 @@ def gather(source: Source, indices: np.ndarray) -> Source:
         .filter(lambda index, _: wanted[index])
         .map(lambda _, example: example)
     )
+    labels = np.array([int(example.pop("label")) for example in kept])
     with tf.device("CPU:0"):
-        images = tf.stack([example["image"] for example in kept])
-    labels = np.array([int(example["label"]) for example in kept])
+        held = {name: tf.stack([example[name] for example in kept]) for name in kept[0]}
     return indexed(
         source.name,
         source.split,
-        lambda index: images[index],
+        lambda index: {name: values[index] for name, values in held.items()},
         len(kept),
         labels,
         source.num_classes,
+        fingerprint=source.fingerprint,
+        load=source.load,
     )
 
 
@@ -112,9 +120,13 @@ def hold_out(source: Source, count: int, seed: int) -> tuple[Source, Source]:
       (kept, held out).
     """
 
-    def fingerprint(example: dict[str, tf.Tensor]) -> tf.Tensor:
-        image = example["image"]
-        content = image if image.dtype == tf.string else tf.io.serialize_tensor(image)
+    def fingerprint(example: Example) -> tf.Tensor:
+        if "file" in example:
+            content = tf.io.read_file(example["file"])
+        elif example["image"].dtype == tf.string:
+            content = example["image"]
+        else:
+            content = tf.io.serialize_tensor(example["image"])
         salted = tf.strings.join([str(seed), content], separator=":")
         return tf.strings.to_hash_bucket_fast(salted, 2**62)
 
@@ -168,11 +180,11 @@ def training_batches(
 
     def prepare(example, seed):
         seeds = tf.random.split(seed, 2)
-        image = image_ops.decode(example["image"])
+        image, label = source.load(example)
         crop, _ = views.random_crop(image, spec, image_size, seeds[0])
         if spec.flip_probability:
             crop = tf.image.stateless_random_flip_left_right(crop, seeds[1])
-        return image_ops.to_uint8(crop), example["label"]
+        return image_ops.to_uint8(crop), label
 
     return (
         tf.data.Dataset.range(tf.int64.max)

@@ -1,0 +1,163 @@
+"""Image files that cannot be used: a run names them and goes on with the others."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from images import picture, write_bad, write_good
+from PIL import Image
+from test_recovery import assert_bit_equal, last, pretraining
+
+from tf_dpred.data import pipeline
+from tf_dpred.data.bad_images import BadImages, TooManyBadImages, named_errors
+from tf_dpred.data.sources import open_source
+from tf_dpred.data.views import view_pair
+
+CHECKOUT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Good and bad files, and the same where the next good one replaces each bad."""
+    root = tmp_path_factory.mktemp("images")
+    mixed, replaced = root / "mixed", root / "replaced"
+    write_good(mixed)
+    bad = write_bad(mixed)
+    replaced.mkdir()
+    names = sorted(path.name for path in mixed.iterdir())
+    for index, name in enumerate(names):
+        circle = names[index:] + names[:index]
+        usable = next(other for other in circle if other not in bad)
+        shutil.copy(mixed / usable, replaced / name)
+    return mixed, replaced, bad
+
+
+def stream(folder, count, bad_images=None, **start):
+    source = open_source("folder", None, str(folder), bad_images=bad_images)
+    views = pipeline.training_views(source, view_pair("byol"), 16, 4, seed=1, **start)
+    with named_errors():
+        return [np.stack(pair) for pair in views.take(count).as_numpy_iterator()]
+
+
+def test_stream__next_file_takes_the_place(folders):
+    """Also of several in a row, in a second epoch, and where the stream is resumed."""
+    mixed, replaced, bad = folders
+    register = BadImages()
+    found, expected = stream(mixed, 16, register), stream(replaced, 16)
+    np.testing.assert_array_equal(found, expected)
+    assert len(register) == len(bad)
+    resumed = stream(mixed, 5, BadImages(), start_step=11)
+    np.testing.assert_array_equal(resumed, expected[11:])
+
+
+def test_record__each_file_once(folders, tmp_path):
+    mixed, _, bad = folders
+    record = tmp_path / "bad_images.txt"
+    for _ in range(2):
+        stream(mixed, 16, BadImages(record=record))
+    lines = [line.split("\t") for line in record.read_text().splitlines()]
+    assert sorted(Path(path).name for path, _ in lines) == sorted(bad)
+    for path, reason in lines:
+        assert bad[Path(path).name] in reason
+
+
+def test_labels__follow_the_image(tmp_path):
+    for split in ("train", "val"):
+        for index, name in enumerate(("cat", "dog")):
+            directory = tmp_path / split / name
+            directory.mkdir(parents=True)
+            Image.fromarray(picture(seed=index)).save(directory / "b.png")
+    (tmp_path / "train" / "cat" / "c.png").write_bytes(b"not a png")
+    source = open_source("folder", "train", str(tmp_path))
+    batches = pipeline.evaluation_images(source, view_pair("cifar"), 24, 8)
+    ((images, labels),) = batches.as_numpy_iterator()
+    assert labels.tolist() == [0, 1, 1]
+    np.testing.assert_array_equal(images[1], images[2])
+
+
+def test_limit(folders):
+    mixed, _, bad = folders
+    assert len(stream(mixed, 8, BadImages(len(bad)))) == 8
+    with pytest.raises(TooManyBadImages, match="--max_bad_images: received 2, and 3"):
+        stream(mixed, 8, BadImages(2))
+
+
+def test_none_is_usable(tmp_path):
+    for name in "abcd":
+        (tmp_path / f"{name}.jpg").write_text("no image")
+    with pytest.raises(TooManyBadImages, match="none of 4 image files can be used"):
+        stream(tmp_path, 1)
+
+
+def test_vanished_file(tmp_path):
+    for name in "abcd":
+        Image.fromarray(picture()).save(tmp_path / f"{name}.png")
+    source = open_source("folder", None, str(tmp_path))
+    (tmp_path / "b.png").unlink()
+    views = pipeline.training_views(source, view_pair("cifar"), 16, 4, seed=0)
+    with pytest.raises(OSError, match=r"b\.png; No such file"), named_errors():
+        next(iter(views))
+
+
+def test_other_kinds__are_said(tmp_path, caplog):
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    (tmp_path / "b.HEIC").touch()
+    (tmp_path / "c.tif").touch()
+    (tmp_path / "notes.txt").touch()
+    source = open_source("folder", None, str(tmp_path))
+    assert source.num_examples == 1
+    assert "1 .heic, 1 .tif, which TensorFlow cannot read" in caplog.text
+
+
+def test_pretraining__equals_the_replaced_folder(folders, tmp_path, caplog):
+    settings = {"dataset": "folder", "views": "byol", "train_size": None}
+    for folder, workdir in zip(folders, ("mixed", "replaced"), strict=False):
+        settings["data_dir"] = str(folder)
+        pretraining(str(tmp_path / workdir), **settings).run()
+    assert_bit_equal(last(tmp_path / "mixed"), last(tmp_path / "replaced"))
+    assert "7 image files could not be used" in caplog.text
+    assert len((tmp_path / "mixed" / "bad_images.txt").read_text().splitlines()) == 7
+    assert not (tmp_path / "replaced" / "bad_images.txt").exists()
+
+
+def test_check_images(folders, tmp_path):
+    mixed, replaced, bad = folders
+
+    def check(folder):
+        tool = [sys.executable, "tools/check_images.py", str(folder)]
+        done = subprocess.run(tool, cwd=CHECKOUT, capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr.splitlines()[-1]
+
+    code, output, summary = check(mixed)
+    lines = dict(line.split("\t") for line in output.splitlines())
+    assert code == 1
+    assert sorted(lines) == sorted(bad)
+    assert all(bad[name] in reason for name, reason in lines.items())
+    assert f"{len(list(mixed.iterdir())) - 7} images can be used, 7 cannot" in summary
+    assert check(replaced)[:2] == (0, "")
+    code, _, message = check(tmp_path)
+    assert code == 2
+    assert "accepted: a folder with images" in message
+
+
+def test_memory__stays_bounded_on_a_huge_picture(folders):
+    """Decoded, the 30000 x 30000 picture would take 2.7 GB."""
+    program = (
+        "import resource, sys\n"
+        "from tf_dpred.data import image_files\n"
+        "small, huge = sys.argv[1:]\n"
+        "assert image_files.problem(small) is None\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(image_files.problem(huge))\n"
+        "after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "kilobytes = 1024 if sys.platform == 'darwin' else 1\n"
+        "assert after - before < 50_000 * kilobytes, after - before\n"
+    )
+    files = [str(folders[0] / name) for name in ("plain.png", "huge.png")]
+    command = [sys.executable, "-c", program, *files]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "30000 x 30000" in done.stdout

@@ -1,0 +1,104 @@
+"""Image files that cannot be used: named, counted, and replaced while a run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+from absl import logging
+
+from tf_dpred.data import image_files
+
+
+class TooManyBadImages(ValueError):
+    """More files than `--max_bad_images` cannot be used."""
+
+
+class BadImages:
+    """Remembers the files that could not be used; for any number of threads.
+
+    Args:
+      most: files that may be bad; one more is an error.
+      record: a file that gets a line for each, path, tab and reason, if given.
+    """
+
+    def __init__(self, most: int = 100, record: Path | None = None):
+        self.most = most
+        self.record = record
+        self._reasons: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def add(self, path: str, reason: str) -> None:
+        """Counts a file once, and logs it.
+
+        Raises:
+          TooManyBadImages: there are more than `most` now.
+        """
+        with self._lock:
+            if path not in self._reasons:
+                self._reasons[path] = reason
+                logging.warning("left out %s: %s", path, reason)
+                self._write(f"{path}\t{reason}\n")
+        if len(self) > self.most:
+            raise TooManyBadImages(
+                f"--max_bad_images: received {self.most}, and {len(self)} image files "
+                f"cannot be used, the last of them {path} ({reason}), accepted: at "
+                "least their number. tools/check_images.py lists them all."
+            )
+
+    def usable(self, paths: Sequence[str], index: int) -> int:
+        """The first index from `index` on, in a circle, of a file that can be used.
+
+        Raises:
+          TooManyBadImages: see `add`, or there is none.
+        """
+        for offset in range(len(paths)):
+            place = (index + offset) % len(paths)
+            path = paths[place]
+            reason = self._reasons.get(path) or image_files.problem(path)
+            if reason is None:
+                return place
+            self.add(path, reason)
+        raise TooManyBadImages(
+            f"none of {len(paths)} image files can be used, among them {paths[index]} "
+            f"({self._reasons[paths[index]]})."
+        )
+
+    def _write(self, line: str) -> None:
+        if self.record is None:
+            return
+        try:
+            seen = self.record.read_text() if self.record.exists() else ""
+            if line not in seen:
+                with self.record.open("a") as file:
+                    file.write(line)
+        except OSError as error:
+            logging.error("%s is not complete: %s", self.record, error)
+
+
+@contextlib.contextmanager
+def named_errors() -> Iterator[None]:
+    """Raises what happened to an image file in place of TensorFlow's error about it.
+
+    Raises:
+      TooManyBadImages: was raised inside an input pipeline.
+      OSError: a file vanished, or may not be read.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = re.search(r"TooManyBadImages: (.*)", error.message)
+        if found:
+            raise TooManyBadImages(found[1]) from None
+        if isinstance(
+            error, (tf.errors.NotFoundError, tf.errors.PermissionDeniedError)
+        ):
+            raise OSError(image_files.reason_of(error)) from error
+        raise
