@@ -117,3 +117,28 @@ def test_remove_old__keeps_the_newest(tmp_path):
         "step-00000010.npz",
         "step-00000100.npz",
     ]
+
+
+def test_load_latest__a_newer_format_is_not_passed_over(tmp_path, monkeypatch):
+    checkpoint.save(checkpoint.path_of(tmp_path, 1), state())
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 2)
+    checkpoint.save(checkpoint.path_of(tmp_path, 2), state())
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 1)
+    with pytest.raises(checkpoint.CheckpointError, match="version 2, accepted: 1"):
+        checkpoint.load_latest(tmp_path)
+
+
+def test_load__pickles_are_not_read(tmp_path):
+    """An array of objects would run code when it is read."""
+    ran = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self):
+            return open, (str(ran), "w")
+
+    path = checkpoint.path_of(tmp_path, 1)
+    objects = np.array([Payload()], dtype=object)
+    np.savez(path, format_version=1, names=["x"], x=objects, allow_pickle=True)
+    with pytest.raises(checkpoint.DamagedError, match="allow_pickle=False"):
+        checkpoint.load(path)
+    assert not ran.exists()

@@ -23,6 +23,10 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message says which and why."""
 
 
+class DamagedError(CheckpointError):
+    """A checkpoint that was cut short or changed."""
+
+
 def path_of(directory: Path, step: int) -> Path:
     """Where the checkpoint of a step lies."""
     return directory / f"step-{step:08d}.npz"
@@ -66,7 +70,8 @@ def load(path: Path) -> dict[str, np.ndarray]:
     """Reads a checkpoint and checks every byte of it that matters.
 
     Raises:
-      CheckpointError: the file is damaged, or of another format.
+      DamagedError: it was cut short or changed.
+      CheckpointError: it is of another format.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -74,15 +79,17 @@ def load(path: Path) -> dict[str, np.ndarray]:
     # A damaged zip file can make its reader raise almost anything.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        raise CheckpointError(f"{path} is damaged ({reason})") from error
+        raise DamagedError(f"{path} is damaged ({reason})") from error
     version = state.pop("format_version", None)
     names = state.pop("names", None)
-    if version is None or int(version) != FORMAT_VERSION:
+    if version is None:
+        raise DamagedError(f"{path} is damaged (no format version)")
+    if int(version) != FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {version}, accepted: {FORMAT_VERSION}"
         )
     if names is None or sorted(state) != names.tolist():
-        raise CheckpointError(f"{path} is damaged (arrays are missing)")
+        raise DamagedError(f"{path} is damaged (arrays are missing)")
     return state
 
 
@@ -93,14 +100,15 @@ def load_latest(directory: Path) -> tuple[Path, dict[str, np.ndarray]] | None:
       (path, state), or None where there is no checkpoint at all.
 
     Raises:
-      CheckpointError: there are checkpoints, and none can be read. Starting over in
-        silence would throw a run away.
+      CheckpointError: the newest that is whole is of another format, or there are
+        checkpoints and none is whole. Starting over, or further back, in silence would
+        throw a run away.
     """
     paths = list_all(directory)
     for path in reversed(paths):
         try:
             return path, load(path)
-        except CheckpointError as error:
+        except DamagedError as error:
             logging.warning("%s: trying the one before it", error)
     if paths:
         raise CheckpointError(
@@ -108,6 +116,16 @@ def load_latest(directory: Path) -> tuple[Path, dict[str, np.ndarray]] | None:
             "read, accepted: at least one that is whole, or a new workdir."
         )
     return None
+
+
+def set_aside(directory: Path, after: Path) -> None:
+    """Renames the checkpoints that are newer than `after` to `....npz.damaged`.
+
+    They no longer count among those to keep, and do not get in the way of new ones.
+    """
+    for path in list_all(directory):
+        if path > after:
+            path.rename(f"{path}.damaged")
 
 
 def remove_old(directory: Path, keep: int) -> None:

@@ -210,6 +210,6 @@ def _open_export(path: Path, which: str) -> Encoder:
     config = Config.from_dict(card["flags"])
     if which == "untrained":
         return untrained(config)
-    network = keras.saving.load_model(path / KERAS_FILE)
+    network = keras.saving.load_model(path / KERAS_FILE, safe_mode=True)
     logging.info("%s network of %s, step %d", which, path, card["step"])
     return Encoder(network, config, which, card["step"])

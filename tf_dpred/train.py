@@ -282,7 +282,7 @@ class Pretraining:
                 epoch + 1,
                 step_in_epoch,
             )
-        self.epoch_log.truncate(step)
+        self.epoch_log.resume(step)
         if epoch < epochs:
             self.workdir.write_flags(self.config, self.source)
             with Preemption(self.checkpoints) as preemption:
@@ -303,6 +303,7 @@ class Pretraining:
                 len(self.bad_images),
                 self.workdir.bad_images,
             )
+        self.epoch_log.write()
         result = self._result()
         self.workdir.write_result(result)
         return result
@@ -333,7 +334,7 @@ class Pretraining:
 
     def _result(self) -> dict[str, Any]:
         """The last epoch's metrics, and kNN by epoch."""
-        entries = self.epoch_log.read()
+        entries = self.epoch_log.entries
         by_epoch = {e["epoch"]: e["knn"] for e in entries if "knn" in e}
         return {**entries[-1], "knn_by_epoch": by_epoch}
 

@@ -1,15 +1,18 @@
-"""`make bench`: images/s of the input pipeline alone and of the training step alone.
+"""`make bench`: images/s of the input and of the training step, cost of a checkpoint.
 
     python tools/benchmark.py
     python tools/benchmark.py --flagfile=configs/imagenet.cfg --data_dir=DIR
 
 Takes the flags of `tf_dpred.main`. The slower of the two numbers is what a run gets at
-best; where both share the same cores, as on a CPU, it gets less.
+best; where both share the same cores, as on a CPU, it gets less. A checkpoint is
+compared with 100 steps of the same process.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
+from pathlib import Path
 
 from absl import app, flags
 
@@ -33,6 +36,7 @@ def main(argv: list[str]) -> None:
     import tensorflow as tf
 
     from tf_dpred import runtime, train
+    from tf_dpred.callbacks.checkpoint import Checkpoints
     from tf_dpred.data import pipeline
     from tf_dpred.data.views import view_pair
 
@@ -65,6 +69,21 @@ def main(argv: list[str]) -> None:
     )
     print(f"input only  {input_rate:8.1f} images/s")
     print(f"step only   {step_rate:8.1f} images/s")
+    with tempfile.TemporaryDirectory(dir=".") as directory:
+        saver = Checkpoints(model, Path(directory), steps_per_epoch=steps)
+        seconds = []
+        for _ in range(5):
+            step()
+            start = time.perf_counter()
+            saver.save()
+            seconds.append(time.perf_counter() - start)
+        size = max(path.stat().st_size for path in Path(directory).iterdir())
+    median = sorted(seconds)[2]
+    share = median / (100 * training.batch_size / step_rate)
+    print(
+        f"checkpoint  {median:8.2f} s, {size / 1e6:.0f} MB: {share:.2%} of the time if "
+        "written every 100 steps"
+    )
 
 
 if __name__ == "__main__":

@@ -72,14 +72,14 @@ class Checkpoints(keras.callbacks.Callback):
         self.steps_per_epoch = steps_per_epoch
         self.every = every
         self.keep = keep
-        self._iterations = model.optimizer.iterations
+        self._model = model
         self._saved_step = 0
         self._pending_metrics: dict[str, np.ndarray] = {}
         self._writer = ThreadPoolExecutor(1) if background else None
         self._writing: Future | None = None
 
     def restore(self) -> Path | None:
-        """Restores the newest checkpoint that is whole.
+        """Restores the newest checkpoint that is whole; newer ones are set aside.
 
         Returns:
           Its path, or None if there is none.
@@ -93,9 +93,10 @@ class Checkpoints(keras.callbacks.Callback):
             return None
         path, arrays = found
         check_matches(path, arrays, self.state)
+        checkpoint.set_aside(self.directory, after=path)
         for name, variable in self.state.items():
             variable.assign(arrays[name])
-        self._saved_step = self._step()
+        self._saved_step = self._model.steps_done
         if self._saved_step % self.steps_per_epoch:
             # Keras resets the metrics when it begins the rest of the epoch.
             self._pending_metrics = {
@@ -109,7 +110,7 @@ class Checkpoints(keras.callbacks.Callback):
         Raises:
           OSError: it could not be written.
         """
-        step = self._step()
+        step = self._model.steps_done
         if step == self._saved_step:
             return
         # A copy: what TensorFlow hands out may be the variable's own memory.
@@ -143,9 +144,6 @@ class Checkpoints(keras.callbacks.Callback):
         checkpoint.remove_old(self.directory, self.keep)
         logging.debug("saved %s", path)
 
-    def _step(self) -> int:
-        return int(self._iterations.numpy())
-
     def _save_or_report(self) -> None:
         try:
             self.save()
@@ -153,7 +151,7 @@ class Checkpoints(keras.callbacks.Callback):
             logging.error(
                 "no checkpoint at step %d: %s. Training goes on; the last good "
                 "checkpoint is intact.",
-                self._step(),
+                self._model.steps_done,
                 error,
             )
 
@@ -163,10 +161,13 @@ class Checkpoints(keras.callbacks.Callback):
         self._pending_metrics = {}
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if self._step() % self.steps_per_epoch == 0:
+        if self._model.steps_done % self.steps_per_epoch == 0:
             return  # `on_epoch_end` saves, when the epoch's metrics are logged
         # Not `step % every`: steps_per_execution may jump over the multiples.
-        if self.every and self._step() // self.every > self._saved_step // self.every:
+        if (
+            self.every
+            and self._model.steps_done // self.every > self._saved_step // self.every
+        ):
             self._save_or_report()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 
 import keras
+from absl import logging
 
 
 class EpochLog(keras.callbacks.Callback):
-    """Appends each epoch's logs to a file, epochs counted from 1.
+    """Keeps each epoch's logs, epochs counted from 1, in memory and in a file.
+
+    A file that cannot be written (a full disk) is reported; the next epoch writes it
+    with all that is missing.
 
     Args:
       path: of the file (`epochs.jsonl`).
@@ -18,26 +22,32 @@ class EpochLog(keras.callbacks.Callback):
     def __init__(self, path: Path):
         super().__init__()
         self.path = path
+        self.entries: list[dict] = []
 
-    def read(self) -> list[dict]:
-        """What was logged so far, by epoch."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text().splitlines()
-        # A crash may have cut the last line; its epoch is then trained again.
-        return [json.loads(line) for line in lines if line.endswith("}")]
-
-    def truncate(self, step: int) -> None:
-        """Forgets what a run that continues from this step will log again."""
-        kept = [entry for entry in self.read() if 0 < step >= entry["step"]]
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-        temporary.replace(self.path)
+    def resume(self, step: int) -> None:
+        """Reads the file, without what a run that continues at `step` logs again."""
+        if self.path.exists():
+            lines = self.path.read_text().splitlines()
+            # A last line that is cut is that of an epoch that is trained again.
+            entries = [json.loads(line) for line in lines if line.endswith("}")]
+            self.entries = [entry for entry in entries if 0 < step >= entry["step"]]
 
     def _append(self, epoch: int, logs: dict) -> None:
-        entry = {"epoch": epoch, "step": self.model.steps_done, **logs}
-        with self.path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        self.entries.append({"epoch": epoch, "step": self.model.steps_done, **logs})
+        try:
+            self.write()
+        except OSError as error:
+            logging.error("epoch %d is not in %s yet: %s", epoch, self.path, error)
+
+    def write(self) -> None:
+        """Writes the file anew, under another name first, so that it is always whole.
+
+        Raises:
+          OSError: it could not be written.
+        """
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        temporary.write_text("".join(json.dumps(e) + "\n" for e in self.entries))
+        temporary.replace(self.path)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         if logs:  # measured before training: epoch 0

@@ -19,6 +19,9 @@ class TensorBoard(keras.callbacks.Callback):
     of F the effective rank, the largest and the smallest eigenvalue, and the alignment
     of the predictor's matrix with F where it has one.
 
+    What cannot be written (a full disk) is reported and left out of the curves; each
+    epoch tries again, in a new file.
+
     Args:
       directory: of the event files.
       batch_size: images of one step.
@@ -27,7 +30,9 @@ class TensorBoard(keras.callbacks.Callback):
 
     def __init__(self, directory: str, batch_size: int, log_every: int):
         super().__init__()
-        self.writer = tf.summary.create_file_writer(directory)
+        self.directory = directory
+        self.writer: tf.summary.SummaryWriter | None = None
+        self.failed = False
         self.batch_size = batch_size
         self.log_every = log_every
 
@@ -35,16 +40,30 @@ class TensorBoard(keras.callbacks.Callback):
         return self.model.steps_done
 
     def _write(self, scalars: dict[str, float]) -> None:
-        with self.writer.as_default(step=self._step()):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
-        # At once, so that a killed run has its points up to the last checkpoint.
-        self.writer.flush()
+        if self.failed:
+            return
+        try:
+            if self.writer is None:
+                self.writer = tf.summary.create_file_writer(self.directory)
+            with self.writer.as_default(step=self._step()):
+                for name, value in scalars.items():
+                    tf.summary.scalar(name, value)
+            # At once, so that a killed run has its points up to the last checkpoint.
+            self.writer.flush()
+        except tf.errors.OpError as error:
+            reason = error.message.splitlines()[0].rpartition("}} ")[2]
+            logging.error(
+                "no curves from step %d on, till the next epoch: %s",
+                self._step(),
+                reason,
+            )
+            self.writer, self.failed = None, True
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._write({f"epoch/{name}": value for name, value in (logs or {}).items()})
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.failed = False
         self._since = (self._step(), time.perf_counter())
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
