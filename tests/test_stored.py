@@ -1,8 +1,10 @@
 """Checkpoints and exports of released format versions keep loading (tests/stored)."""
 
 import json
+import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -58,3 +60,14 @@ def test_stored__a_version_that_is_not_known(tmp_path):
     (tmp_path / "model_card.json").write_text(json.dumps(card))
     with pytest.raises(ValueError, match="of format version 99, accepted: 1"):
         restore.evaluation_config({"export_dir": str(tmp_path)})
+
+
+def test_export__code_in_a_keras_file_is_not_run(tmp_path):
+    shutil.copytree(sorted(STORED.glob("export_v*"))[0], tmp_path / "export")
+    path = restore.newest_export(tmp_path / "export")
+    image = keras.Input((8, 8, 3))
+    output = keras.layers.Lambda(lambda x: x[:, 0, 0])(image)
+    keras.Model(image, output).save(path / restore.KERAS_FILE)
+    config = restore.evaluation_config({"export_dir": str(tmp_path / "export")})
+    with pytest.raises(ValueError, match="safe_mode=False"):
+        restore.open_encoder(config)
