@@ -51,7 +51,7 @@ class At(keras.callbacks.Callback):
 
 def pretraining(workdir, **settings):
     config = Config.from_dict(TINY | settings | {"workdir": workdir})
-    return train.Pretraining(config, backbone=backbone())
+    return train.Pretraining(config, backbone=backbone)
 
 
 def backbone():

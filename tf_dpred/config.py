@@ -326,7 +326,13 @@ class TrainingConfig(Section):
         1, "optimizer steps in one call of the compiled function", at_least=1
     )
     strategy: str = setting(
-        "auto", "tf.distribute strategy", choices=("auto", "one", "mirrored", "tpu")
+        "auto",
+        "tf.distribute strategy; auto: a TPU if there is one, several workers if "
+        "TF_CONFIG names them, all GPUs if there are several, else one device",
+        choices=("auto", "one", "mirrored", "multi_worker", "tpu"),
+    )
+    worker_timeout: float = setting(
+        300.0, "seconds that the workers of TF_CONFIG wait for each other", above=0.0
     )
     tpu: str | None = setting(None, "name or address of the TPU; none: the local one")
     logical_cpus: int = setting(
@@ -368,6 +374,8 @@ class TrainingConfig(Section):
             )
         if self.strategy == "one" and self.logical_cpus > 1:
             refuse("strategy", "one", "mirrored or auto with --logical_cpus above 1")
+        if self.strategy == "multi_worker" and self.logical_cpus > 1:
+            refuse("logical_cpus", self.logical_cpus, "1 with --strategy=multi_worker")
         if self.precision == "float64" and self.jit_compile:
             refuse("jit_compile", True, "false with --precision=float64")
 

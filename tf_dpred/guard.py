@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from tf_dpred import replicas
+
 QUANTITIES = ("loss", "gradient norm", "F", "W")
 
 
@@ -51,10 +53,8 @@ class FiniteGuard(keras.layers.Layer):
                 for value in values
             ]
         )
-        context = tf.distribute.get_replica_context()
-        if context is not None and context.num_replicas_in_sync > 1:
-            bad = tf.cast(~finite, tf.float32)
-            finite = context.all_reduce(tf.distribute.ReduceOp.SUM, bad) == 0
+        if replicas.count() > 1:
+            finite = replicas.mean(tf.cast(~finite, tf.float32)) == 0
         ok = tf.reduce_all(finite)
         first = ~ok & (tf.convert_to_tensor(self.first_step) < 0)
         self.first_step.assign(tf.where(first, step, self.first_step))

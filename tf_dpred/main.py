@@ -11,13 +11,10 @@ from logging import WARNING, LogRecord
 
 from absl import app, flags, logging
 
+from tf_dpred import exit_codes
 from tf_dpred import flags as tf_dpred_flags
 
 flags.adopt_module_key_flags(tf_dpred_flags)
-
-EXIT_REFUSED = 2  # bad input: nothing was done
-EXIT_FAILED = 1  # a number was not finite, or the last checkpoint was not written
-EXIT_PREEMPTED = 75  # SIGTERM or SIGINT; a checkpoint was written (EX_TEMPFAIL)
 
 
 @contextlib.contextmanager
@@ -72,17 +69,18 @@ def main(argv: Sequence[str]) -> None:
         run = train.Pretraining(config)
     except (ValueError, OSError) as error:
         logging.debug("refused", exc_info=True)
-        sys.exit(_complain(error, EXIT_REFUSED))
+        sys.exit(_complain(error, exit_codes.REFUSED))
     from tf_dpred.callbacks.guards import Preempted
+    from tf_dpred.cluster import WorkerLost
     from tf_dpred.data.bad_images import TooManyBadImages
 
     try:
         run.run()
     except Preempted as stop:
         logging.info("%s", stop)
-        sys.exit(EXIT_PREEMPTED)
-    except (FloatingPointError, OSError, TooManyBadImages) as error:
-        sys.exit(_complain(error, EXIT_FAILED))
+        sys.exit(exit_codes.PREEMPTED)
+    except (FloatingPointError, OSError, TooManyBadImages, WorkerLost) as error:
+        sys.exit(_complain(error, exit_codes.FAILED))
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -93,7 +91,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (flags.Error, OSError) as error:
-        sys.exit(_complain(error, EXIT_REFUSED))
+        sys.exit(_complain(error, exit_codes.REFUSED))
 
 
 def _is_not_chatter(record: LogRecord) -> bool:

@@ -8,10 +8,11 @@ import keras
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
-from tf_dpred import spectrum
+from tf_dpred import replicas, spectrum
 from tf_dpred.guard import FiniteGuard
 from tf_dpred.losses import LOSSES
 from tf_dpred.predictors import Predictor
+from tf_dpred.replicas import EqualMean, StopRequest
 
 
 class DirectPred(keras.Model):
@@ -76,8 +77,9 @@ class DirectPred(keras.Model):
         self.accumulation_steps = accumulation_steps
         self.skip_nonfinite = skip_nonfinite
         self.guard = FiniteGuard()
-        self.loss_tracker = keras.metrics.Mean(name="loss")
-        self.feature_std = keras.metrics.Mean(name="feature_std")
+        self.loss_tracker = EqualMean("loss")
+        self.feature_std = EqualMean("feature_std")
+        self.stop = StopRequest()
         self._update_target: Callable[[tf.Tensor], None] | None = None
         # Everything is built here and now: a sub-model first built inside a step
         # would be missed by a restore before it.
@@ -154,6 +156,37 @@ class DirectPred(keras.Model):
         # A step that was traced before does not contain this update.
         self.train_function = None
 
+    def make_train_function(self, force: bool = False):
+        """As in Keras, which cannot do it for several workers (keras#20585)."""
+        strategy = self.distribute_strategy
+        if not replicas.are_on_several_workers(strategy):
+            return super().make_train_function(force)
+        if self.train_function is not None and not force:
+            return self.train_function
+
+        @tf.autograph.experimental.do_not_convert
+        def one_step(data) -> dict[str, tf.Tensor]:
+            logs = strategy.run(self.train_step, args=(data,))
+            # Equal on all replicas.
+            return {
+                name: strategy.experimental_local_results(value)[0]
+                for name, value in logs.items()
+            }
+
+        if not self.run_eagerly:
+            one_step = tf.function(one_step, jit_compile=self.jit_compile)
+
+        def train_function(iterator) -> dict[str, tf.Tensor]:
+            for _ in range(self.steps_per_execution):
+                logs = one_step(next(iterator))
+            return logs
+
+        self.train_function = train_function
+        return train_function
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
+        """Nothing: all is built. Keras' own fails with several workers."""
+
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One optimizer step on this replica's share of a batch of view pairs."""
         if self.has_separate_target and self._update_target is None:
@@ -186,6 +219,10 @@ class DirectPred(keras.Model):
         self.predictor.reset(step)
         if self._update_target is not None:
             self._update_target(step)
+        if replicas.are_on_several_workers(self.distribute_strategy):
+            self.stop.exchange()
+        loss = replicas.mean(loss)
+        self.loss_tracker.update_state(loss)
         self.feature_std.update_state(spectrum.feature_std(f1))
         return self.guard.observe(step, self._watched(loss, gradients))
 
@@ -220,7 +257,6 @@ class DirectPred(keras.Model):
                 total = gradients
             else:
                 total = [t + g for t, g in zip(total, gradients, strict=True)]
-            self.loss_tracker.update_state(loss)
             losses.append(tf.reduce_mean(loss))
             projections.append([tf.stop_gradient(p) for p in projected])
         return total, tf.reduce_mean(losses), projections

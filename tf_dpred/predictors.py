@@ -20,7 +20,7 @@ import math
 import keras
 import tensorflow as tf
 
-from tf_dpred import spectrum
+from tf_dpred import replicas, spectrum
 from tf_dpred.config import PredictorConfig
 from tf_dpred.networks.normalization import BatchNormalization
 
@@ -28,14 +28,6 @@ from tf_dpred.networks.normalization import BatchNormalization
 def _torch_uniform() -> keras.initializers.Initializer:
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for linear layers."""
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-
-
-def _replica_mean(x: tf.Tensor) -> tf.Tensor:
-    """Mean over replicas, so that the same value is assigned on each."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return x
-    return context.all_reduce(tf.distribute.ReduceOp.MEAN, x)
 
 
 class Predictor(keras.layers.Layer):
@@ -101,7 +93,7 @@ class Predictor(keras.layers.Layer):
 
     def _average(self, variable: keras.Variable, batch_value: tf.Tensor) -> None:
         """One update of a running average over steps and replicas."""
-        batch_value = _replica_mean(batch_value)
+        batch_value = replicas.mean(batch_value)
         seen = tf.cast(self._batches.value, batch_value.dtype)
         if self.rho is None:
             keep = seen / (seen + 1)

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tf_dpred import cluster, exit_codes, replicas
 from tf_dpred.config import TrainingConfig
 
 
@@ -62,23 +63,56 @@ def split_cpu(count: int) -> None:
 
 
 def make_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
-    """The strategy of `--strategy`; auto: TPU if asked for by --tpu, Mirrored if
-    there are several devices, else one.
+    """The strategy of `--strategy`; auto: TPU if there is one (or --tpu names it),
+    MultiWorkerMirrored if TF_CONFIG names several workers, Mirrored if there are
+    several devices, else one.
 
     Raises:
-      ValueError: a TPU is asked for and not found.
+      ValueError: a TPU or workers are asked for and not found.
     """
+    workers = cluster.from_environment()
+    several = workers is not None and len(workers.addresses) > 1
     kind = config.strategy
+    if kind == "auto" and (config.tpu or tf.config.list_physical_devices("TPU")):
+        kind = "tpu"
+    if kind == "multi_worker" or (kind == "auto" and several):
+        return _multi_worker_strategy(workers, config)
     devices = tf.config.list_logical_devices("GPU")
     if not devices and config.logical_cpus > 1:
         devices = tf.config.list_logical_devices("CPU")
     if kind == "auto":
-        kind = "tpu" if config.tpu else "mirrored" if len(devices) > 1 else "one"
+        kind = "mirrored" if len(devices) > 1 else "one"
     if kind == "tpu":
         return _tpu_strategy(config.tpu)
     if kind == "mirrored":
         return tf.distribute.MirroredStrategy([d.name for d in devices] or None)
     return tf.distribute.get_strategy()
+
+
+def _multi_worker_strategy(
+    workers: cluster.Cluster | None, config: TrainingConfig
+) -> tf.distribute.Strategy:
+    if workers is None:
+        raise ValueError(
+            "--strategy: received 'multi_worker' without TF_CONFIG in the environment, "
+            f"accepted: with TF_CONFIG={cluster.ACCEPTED}."
+        )
+    try:
+        with cluster.time_limit(workers, config.worker_timeout, exit_codes.REFUSED):
+            return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise ValueError(
+            "--strategy: received several workers in a process in which TensorFlow has "
+            f"run already, accepted: before anything else of it ({error})."
+        ) from error
+
+
+def share_of_input(strategy: tf.distribute.Strategy) -> tuple[int, int]:
+    """This process' part of each batch: (its index, number of processes)."""
+    if not replicas.are_on_several_workers(strategy):
+        return 0, 1
+    workers = cluster.from_environment()
+    return workers.index, len(workers.addresses)
 
 
 def _tpu_strategy(name: str | None) -> tf.distribute.Strategy:
@@ -95,13 +129,13 @@ def _tpu_strategy(name: str | None) -> tf.distribute.Strategy:
     return tf.distribute.TPUStrategy(resolver)
 
 
-def check_batch(config: TrainingConfig, replicas: int) -> None:
-    """Refuses a batch that replicas and micro-batches do not divide.
+def check_batch(config: TrainingConfig, count: int) -> None:
+    """Refuses a batch that `count` replicas and micro-batches do not divide.
 
     Raises:
       ValueError: names the nearest batch sizes that they do.
     """
-    parts = replicas * config.accumulation_steps
+    parts = count * config.accumulation_steps
     if config.batch_size % parts == 0 and config.batch_size >= 2 * parts:
         return
     below = max(config.batch_size // parts, 2) * parts
@@ -114,16 +148,16 @@ def check_batch(config: TrainingConfig, replicas: int) -> None:
 
 def log_devices(strategy: tf.distribute.Strategy, config: TrainingConfig) -> None:
     """Logs strategy, replicas and the batch that each of them gets."""
-    replicas = strategy.num_replicas_in_sync
+    count = strategy.num_replicas_in_sync
     kinds = {device.device_type for device in tf.config.list_logical_devices()}
     logging.info(
         "%s on %s, %d replica%s, batch %d global, %d per replica and micro-batch, %s",
-        type(strategy).__name__ if replicas > 1 else "one device",
+        type(strategy).__name__ if count > 1 else "one device",
         next(kind for kind in ("TPU", "GPU", "CPU") if kind in kinds),
-        replicas,
-        "" if replicas == 1 else "s",
+        count,
+        "" if count == 1 else "s",
         config.batch_size,
-        config.batch_size // replicas // config.accumulation_steps,
+        config.batch_size // count // config.accumulation_steps,
         config.precision,
     )
 

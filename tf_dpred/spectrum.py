@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tf_dpred import replicas
+
 # The authors' code keeps every eigenvalue of W at or above this, relative to the
 # largest; without it a rank-deficient F would cut directions off for good.
 SMALLEST_EIGENVALUE = 1e-4
@@ -127,12 +129,14 @@ def feature_std(f: tf.Tensor) -> tf.Tensor:
     """Spread of the directions of features, the collapse measure of SimSiam.
 
     Args:
-      f: [n, d] rows.
+      f: [n, d] rows; in a replica context, those of this replica.
 
     Returns:
-      Scalar: mean over dimensions of the standard deviation over rows of f/|f|, times
-      sqrt(d). 1: spread over the sphere; 0: collapsed to one point.
+      Scalar: mean over dimensions of the standard deviation over rows (of all replicas)
+      of f/|f|, times sqrt(d). 1: spread over the sphere; 0: collapsed to one point.
     """
     unit = tf.math.l2_normalize(f, axis=1, epsilon=1e-24)
     d = tf.cast(tf.shape(f)[1], f.dtype)
-    return tf.reduce_mean(tf.math.reduce_std(unit, axis=0)) * tf.sqrt(d)
+    mean = replicas.mean(tf.reduce_mean(unit, axis=0))
+    squares = tf.reduce_mean(tf.math.squared_difference(unit, mean), axis=0)
+    return tf.reduce_mean(tf.sqrt(replicas.mean(squares))) * tf.sqrt(d)

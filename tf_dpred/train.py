@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 from absl import logging
 
 from tf_dpred import runtime, schedules
@@ -19,6 +21,7 @@ from tf_dpred.callbacks.history import EpochLog
 from tf_dpred.callbacks.knn import KNNMonitor
 from tf_dpred.callbacks.monitor import Progress, TensorBoard
 from tf_dpred.callbacks.target_ema import TargetEMA
+from tf_dpred.cluster import WorkerLost
 from tf_dpred.config import Config, refuse
 from tf_dpred.data import pipeline, sources
 from tf_dpred.data.bad_images import BadImages, named_errors
@@ -79,7 +82,7 @@ def build_model(
     config: Config,
     steps_per_epoch: int,
     pair: ViewPair,
-    backbone: keras.Model | None = None,
+    backbone: keras.Model | Callable[[], keras.Model] | None = None,
 ) -> DirectPred:
     """A compiled model; call it under `strategy.scope()`.
 
@@ -88,8 +91,10 @@ def build_model(
       steps_per_epoch: optimizer steps, for the schedules.
       pair: of views; the networks normalise by its mean and std.
       backbone: a built model, normalised images [n, s, s, 3] -> features [n, c], to
-        use instead of the one that `config.network.backbone` names.
+        use instead of the one that `config.network.backbone` names; or what makes one.
     """
+    if backbone is not None and not isinstance(backbone, keras.Model):
+        backbone = backbone()
     size = config.data.image_size
     objective = config.objective
 
@@ -166,6 +171,22 @@ def make_optimizer(config: Config, rate) -> keras.optimizers.Optimizer:
     return keras.optimizers.AdamW(rate, weight_decay=decay)
 
 
+# What TensorFlow raises in a worker whose partner is gone.
+LOST = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """The line of TensorFlow's message that says what happened."""
+    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+    return next((x for x in lines if "Error reported from" in x), lines[0])
+
+
 class Pretraining:
     """A checked and built run; making one does everything but train.
 
@@ -173,7 +194,8 @@ class Pretraining:
       config: of the run.
       source: images to train on; None: those that `config.data` names. From Python,
         `data.sources.from_arrays`.
-      backbone: see `build_model`.
+      backbone: see `build_model`. For several workers it has to be a function: they
+        are set up before the first variable is made.
 
     Raises:
       ValueError: a setting, data set, work directory or device that does not do, in
@@ -184,7 +206,7 @@ class Pretraining:
         self,
         config: Config,
         source: Source | None = None,
-        backbone: keras.Model | None = None,
+        backbone: keras.Model | Callable[[], keras.Model] | None = None,
     ):
         self.config = config
         data, training = config.data, config.training
@@ -192,12 +214,18 @@ class Pretraining:
         self.strategy = runtime.setup(training)
         self.workdir = Workdir(training.workdir)
         self.workdir.check_unchanged(config)
-        self.workdir.lock()
+        # Of several workers one writes the files; the others only train.
+        self.share = runtime.share_of_input(self.strategy)
+        self.is_chief = self.share[0] == 0
+        if self.is_chief:
+            self.workdir.lock()
         if backbone is None:
             encoder.check_name(config.network.backbone)
         self.pair = view_pair(data.views, data.view_strength)
-        self.bad_images = BadImages(data.max_bad_images, self.workdir.bad_images)
-        evaluate = source is None and config.evaluation.knn_every > 0
+        self.bad_images = BadImages(
+            data.max_bad_images, self.workdir.bad_images if self.is_chief else None
+        )
+        evaluate = self.is_chief and source is None and config.evaluation.knn_every > 0
         self.source = source or training_source(config, self.bad_images)
         self.steps_per_epoch = pipeline.steps_per_epoch(
             self.source, training.batch_size
@@ -209,7 +237,7 @@ class Pretraining:
         with self.strategy.scope():
             self.model = build_model(config, self.steps_per_epoch, self.pair, backbone)
         self.knn = self._knn_monitor(evaluation_sources)
-        self.epoch_log = EpochLog(self.workdir.epochs)
+        self.epoch_log = EpochLog(self.workdir.epochs, write=self.is_chief)
         self.checkpoints = Checkpoints(
             self.model,
             self.workdir.checkpoints,
@@ -217,6 +245,7 @@ class Pretraining:
             every=training.checkpoint_every,
             keep=training.keep_checkpoints,
             background=training.background_checkpoints,
+            write=self.is_chief,
         )
         self.restored = self.checkpoints.restore()
         self._check_steps_per_execution()
@@ -263,10 +292,19 @@ class Pretraining:
           guards.Preempted: a signal ended the run; a checkpoint was written.
           OSError: the last checkpoint could not be written, or an image not read.
           TooManyBadImages: more than `max_bad_images` files cannot be used.
+          WorkerLost: another worker ended.
         """
         try:
             with named_errors():
                 return self._run()
+        except LOST as error:
+            if self.share[1] == 1:
+                raise
+            raise WorkerLost(
+                f"worker {self.share[0]} of {self.share[1]} lost another one "
+                f"({_reason(error)}). Start all of them again: they continue from the "
+                "last checkpoint."
+            ) from error
         finally:
             self.workdir.unlock()
 
@@ -284,7 +322,8 @@ class Pretraining:
             )
         self.epoch_log.resume(step)
         if epoch < epochs:
-            self.workdir.write_flags(self.config, self.source)
+            if self.is_chief:
+                self.workdir.write_flags(self.config, self.source)
             with Preemption(self.checkpoints) as preemption:
                 callbacks = [*self._callbacks(), preemption]
                 if step_in_epoch:
@@ -303,9 +342,10 @@ class Pretraining:
                 len(self.bad_images),
                 self.workdir.bad_images,
             )
-        self.epoch_log.write()
         result = self._result()
-        self.workdir.write_result(result)
+        if self.is_chief:
+            self.epoch_log.write()
+            self.workdir.write_result(result)
         return result
 
     def _fit(
@@ -321,7 +361,12 @@ class Pretraining:
             seed=training.seed,
             start_epoch=start,
             start_step=step_in_epoch,
+            share=self.share,
         )
+        if self.share[1] > 1:
+            each = training.batch_size // self.strategy.num_replicas_in_sync
+            parts = views.rebatch(each, drop_remainder=True)
+            views = self.strategy.distribute_datasets_from_function(lambda _: parts)
         self.model.fit(
             views,
             initial_epoch=start,
@@ -353,6 +398,8 @@ class Pretraining:
             )
         skip = training.on_nonfinite == "skip"
         callbacks.append(ReportSkipped() if skip else StopOnNonFinite())
+        if not self.is_chief:
+            return [*callbacks, self.epoch_log, self.checkpoints]
         if self.knn is not None:
             callbacks.append(self.knn)
         return [

@@ -17,7 +17,7 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import tensorflow as tf
 
@@ -38,6 +38,7 @@ MAY_CHANGE = frozenset(
         "max_bad_images",
         "steps_per_execution",
         "tpu",
+        "worker_timeout",
         "workdir",
     }
 ) | {field.name for field in dataclasses.fields(EvaluationConfig)}
@@ -55,6 +56,7 @@ class Workdir:
 
     def __init__(self, path: str):
         self.path = Path(path)
+        self._lock: TextIO | None = None
         probe = self.path / f".writable.{os.getpid()}"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -75,24 +77,26 @@ class Workdir:
         Raises:
           ValueError: another process holds it.
         """
-        self._lock = open(self.path / ".lock", "a+")
+        lock = open(self.path / ".lock", "a+")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "another process"
-            self._lock.close()
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            lock.close()
             raise ValueError(
                 f"--workdir: received {str(self.path)!r}, where {owner} is training, "
                 "accepted: a workdir that no other process uses."
             ) from error
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self._lock.flush()
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        self._lock = lock
 
     def unlock(self) -> None:
-        """Gives the directory free."""
-        self._lock.close()
+        """Gives the directory free, if this process holds it."""
+        if self._lock is not None:
+            self._lock.close()
 
     @property
     def epochs(self) -> Path:

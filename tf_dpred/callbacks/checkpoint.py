@@ -54,6 +54,7 @@ class Checkpoints(keras.callbacks.Callback):
       keep: checkpoints kept, at least 1.
       background: write from a thread while training goes on; the values are copied
         first.
+      write: False for all but one of several workers, which have the same values.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Checkpoints(keras.callbacks.Callback):
         every: int = 0,
         keep: int = 3,
         background: bool = False,
+        write: bool = True,
     ):
         super().__init__()
         self.state = training_state(model)
@@ -72,6 +74,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.steps_per_epoch = steps_per_epoch
         self.every = every
         self.keep = keep
+        self.writes = write
         self._model = model
         self._saved_step = 0
         self._pending_metrics: dict[str, np.ndarray] = {}
@@ -93,7 +96,8 @@ class Checkpoints(keras.callbacks.Callback):
             return None
         path, arrays = found
         check_matches(path, arrays, self.state)
-        checkpoint.set_aside(self.directory, after=path)
+        if self.writes:
+            checkpoint.set_aside(self.directory, after=path)
         for name, variable in self.state.items():
             variable.assign(arrays[name])
         self._saved_step = self._model.steps_done
@@ -112,6 +116,9 @@ class Checkpoints(keras.callbacks.Callback):
         """
         step = self._model.steps_done
         if step == self._saved_step:
+            return
+        if not self.writes:
+            self._saved_step = step
             return
         # A copy: what TensorFlow hands out may be the variable's own memory.
         arrays = {

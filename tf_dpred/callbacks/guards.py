@@ -9,6 +9,7 @@ from types import FrameType
 import keras
 from absl import logging
 
+from tf_dpred import replicas
 from tf_dpred.callbacks.checkpoint import Checkpoints
 
 
@@ -86,7 +87,8 @@ class Preemption(keras.callbacks.Callback):
     """On SIGTERM or SIGINT: a checkpoint after the current step, then `Preempted`.
 
     A second signal ends the process at once. The handlers are in place while training
-    runs; those before them come back afterwards.
+    runs; those before them come back afterwards. Of several workers all stop after the
+    same step, one or two later.
 
     Args:
       checkpoints: that saves.
@@ -128,11 +130,17 @@ class Preemption(keras.callbacks.Callback):
         self._stop()
 
     def _stop(self) -> None:
-        if self._received is None:
+        asked = self._received is not None
+        if replicas.are_on_several_workers(self.model.distribute_strategy):
+            if asked:
+                self.model.stop.ask()
+            # The workers wait for each other: they must stop after the same step.
+            asked = self.model.stop.agreed
+        if not asked:
             return
         self.checkpoints.save()
         self.checkpoints.wait()
+        name = signal.Signals(self._received).name if self._received else "a worker"
         raise Preempted(
-            f"{signal.Signals(self._received).name}: saved step "
-            f"{self.model.steps_done}; the same command continues."
+            f"{name}: saved step {self.model.steps_done}; the same command continues."
         )

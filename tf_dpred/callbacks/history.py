@@ -17,11 +17,13 @@ class EpochLog(keras.callbacks.Callback):
 
     Args:
       path: of the file (`epochs.jsonl`).
+      write: False for all but one of several workers.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, write: bool = True):
         super().__init__()
         self.path = path
+        self.writes = write
         self.entries: list[dict] = []
 
     def resume(self, step: int) -> None:
@@ -34,6 +36,8 @@ class EpochLog(keras.callbacks.Callback):
 
     def _append(self, epoch: int, logs: dict) -> None:
         self.entries.append({"epoch": epoch, "step": self.model.steps_done, **logs})
+        if not self.writes:
+            return
         try:
             self.write()
         except OSError as error:

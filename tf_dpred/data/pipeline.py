@@ -42,6 +42,7 @@ def training_views(
     seed: int,
     start_epoch: int = 0,
     start_step: int = 0,
+    share: tuple[int, int] = (0, 1),
     num_parallel_calls: int = tf.data.AUTOTUNE,
     deterministic: bool = True,
 ) -> tf.data.Dataset:
@@ -58,16 +59,20 @@ def training_views(
       seed: of the order and of the views.
       start_epoch, start_step: where the stream begins, both from 0. What comes before
         is neither decoded nor augmented. `start_step` may exceed an epoch.
+      share: (w, n): only the w-th of n equal parts of each batch. The n processes of a
+        run together prepare what one of them would.
       num_parallel_calls: examples or chunks prepared at the same time.
       deterministic: False may be faster and gives up the order of the stream.
 
     Returns:
-      (first, second) views, uint8 [B, S, S, 3] each.
+      (first, second) views, uint8 [B / n, S, S, 3] each.
 
     Raises:
       ValueError: if an epoch has no full batch.
     """
     steps = steps_per_epoch(source, batch_size)
+    part, parts = share
+    own_size = batch_size // parts
     start_epoch, start_step = start_epoch + start_step // steps, start_step % steps
 
     def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -79,7 +84,12 @@ def training_views(
         examples = source.examples(order_seed[0], skip)
         positions = tf.data.Dataset.range(skip, steps * batch_size)
         # The shorter one, positions, ends the epoch.
-        return tf.data.Dataset.zip(examples, positions).map(
+        both = tf.data.Dataset.zip(examples, positions)
+        if parts > 1:
+            both = both.filter(
+                lambda _, position: position % batch_size // own_size == part
+            )
+        return both.map(
             lambda example, position: (
                 example,
                 tf.random.fold_in(view_seed, position),
@@ -104,14 +114,14 @@ def training_views(
         "num_parallel_calls": num_parallel_calls,
         "deterministic": deterministic,
     }
-    chunk = chunk_size(batch_size, image_size)
+    chunk = chunk_size(own_size, image_size)
     epochs = tf.data.Dataset.range(start_epoch, tf.int64.max)
     return (
         epochs.flat_map(_as_it_is(epoch_examples))
         .map(_as_it_is(crops), **parallel)
         .batch(chunk, drop_remainder=True)
         .map(_as_it_is(distorted), **parallel)
-        .rebatch(batch_size, drop_remainder=True)
+        .rebatch(own_size, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
         .with_options(_options())
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from tf_dpred import replicas
+
 
 @keras.saving.register_keras_serializable("tf_dpred")
 class BatchNormalization(keras.layers.BatchNormalization):
@@ -33,7 +35,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         x = tf.convert_to_tensor(inputs)
         use_batch = bool(training) and self.trainable
         fusible = len(x.shape) == 4 and x.dtype != tf.float64
-        if use_batch and fusible and _replicas() == 1:
+        if use_batch and fusible and replicas.count() == 1:
             return self._fused(x)
         if not use_batch:
             return self._normalize(x, self.moving_mean, self.moving_variance)
@@ -74,11 +76,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
             running.assign(running * self.momentum + batch * (1 - self.momentum))
 
 
-def _replicas() -> int:
-    context = tf.distribute.get_replica_context()
-    return 1 if context is None else context.num_replicas_in_sync
-
-
 def _global_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Mean, variance and count over the batch of all replicas.
 
@@ -87,12 +84,6 @@ def _global_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """
     axes = list(range(len(x.shape) - 1))
     count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), x.dtype)
-    mean = tf.reduce_mean(x, axes)
-    replicas = _replicas()
-    if replicas > 1:
-        context = tf.distribute.get_replica_context()
-        mean = context.all_reduce(tf.distribute.ReduceOp.MEAN, mean)
+    mean = replicas.mean(tf.reduce_mean(x, axes))
     variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axes)
-    if replicas > 1:
-        variance = context.all_reduce(tf.distribute.ReduceOp.MEAN, variance)
-    return mean, variance, count * replicas
+    return mean, replicas.mean(variance), count * replicas.count()

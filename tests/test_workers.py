@@ -1,0 +1,196 @@
+"""Several processes over loopback train as one does; lost workers are noticed."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tf_dpred import cluster
+from tf_dpred.config import Config
+
+CHECKOUT = Path(__file__).parent.parent
+ADDRESSES = ["127.0.0.1:1", "127.0.0.1:2"]
+SETTINGS = {
+    "precision": "float64",
+    "optimizer": "lars",
+    "base_lr": 1.0,
+    "freq": 2,
+    "projector_hidden": 16,
+    "checkpoint_every": 2,
+    "deterministic": True,
+}
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+def tf_config(addresses, index, kind="worker"):
+    task = {"type": kind, "index": index}
+    return json.dumps({"cluster": {"worker": addresses}, "task": task})
+
+
+def start(directory, workers, **settings):
+    """Runs worker.py in so many processes -> [(exit code, stderr)]."""
+    each = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    processes = []
+    for index in range(workers):
+        own = {"out": f"{directory}/{index}.npz", "workdir": f"{directory}/run"}
+        own |= SETTINGS | settings
+        for name in ("die_at", "signal_at"):
+            if name in own and index == 0:  # it is the other worker's
+                del own[name]
+        env = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT}/tests"}
+        env.pop("TF_CONFIG", None)
+        if workers > 1:
+            env["TF_CONFIG"] = tf_config(each, index)
+        command = [sys.executable, "tests/worker.py", json.dumps(own)]
+        processes.append(
+            subprocess.Popen(
+                command, cwd=CHECKOUT, env=env, stderr=subprocess.PIPE, text=True
+            )
+        )
+    ended = []
+    for process in processes:
+        _, log = process.communicate(timeout=240)
+        ended.append((process.returncode, log))
+    return ended
+
+
+def results(directory, workers):
+    return [dict(np.load(directory / f"{index}.npz")) for index in range(workers)]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("two")
+    ended = start(directory, 2)
+    assert [code for code, _ in ended] == [0, 0], ended
+    return directory, results(directory, 2)
+
+
+def test_two_workers__equal_one_process(unbroken, tmp_path):
+    ended = start(tmp_path, 1)
+    assert ended[0][0] == 0, ended
+    (one,) = results(tmp_path, 1)
+    first, second = unbroken[1]
+    assert one.keys() == first.keys() == second.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+        np.testing.assert_allclose(first[name], value, 1e-10, 1e-12, err_msg=name)
+
+
+def test_two_workers__only_the_chief_writes(unbroken):
+    directory, _ = unbroken
+    names = {path.name for path in (directory / "run").iterdir()}
+    assert names == {
+        ".lock",
+        "checkpoints",
+        "epochs.jsonl",
+        "flags.json",
+        "result.json",
+        "tensorboard",
+    }
+    assert len(list((directory / "run" / "tensorboard").iterdir())) == 1
+    assert len((directory / "run" / "epochs.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "codes", "message"),
+    [({"die_at": 7}, (1, -9), "lost: worker 0 of 2"), ({"signal_at": 7}, (75, 75), "")],
+    ids=["killed", "sigterm"],
+)
+def test_two_workers__stop_and_go_on(unbroken, tmp_path, fault, codes, message):
+    """One is killed (the other says so), or told to stop (both save and stop)."""
+    ended = start(tmp_path, 2, **fault)
+    assert tuple(code for code, _ in ended) == codes, ended
+    assert message in ended[0][1]
+    if message:
+        assert "Start all of them again" in ended[0][1]
+    ended = start(tmp_path, 2)
+    assert [code for code, _ in ended] == [0, 0], ended
+    for found, expected in zip(results(tmp_path, 2), unbroken[1], strict=True):
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_worker_timeout(tmp_path):
+    """The other worker never comes."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    program = (
+        "from tf_dpred import runtime\n"
+        "from tf_dpred.config import Config\n"
+        "runtime.setup(Config.from_dict({'worker_timeout': 3.0}).training)\n"
+    )
+    env = {**os.environ, "TF_CONFIG": tf_config(addresses, 0)}
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=CHECKOUT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 2
+    line = ended.stderr.splitlines()[-1]
+    assert f"after 3 s {addresses[1]} cannot be reached" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "it is no JSON"),
+        ("[]", "it is no JSON object"),
+        ("{}", "it lacks cluster or task"),
+        ('{"cluster": {"worker": ["a:1"]}}', "it lacks cluster or task"),
+        (
+            '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+            "its cluster has 'ps'",
+        ),
+        (tf_config(["host"], 0), "worker is no list of host:port"),
+        (tf_config(["a:99999"], 0), "worker is no list of host:port"),
+        (tf_config("a:1", 0), "worker is no list of host:port"),
+        (tf_config(ADDRESSES, 2), "there is no task worker 2 in its cluster"),
+        (tf_config(ADDRESSES, 0, "chief"), "there is no task chief 0 in its cluster"),
+        (tf_config(["a:1", "a:1"], 0), "an address occurs twice"),
+    ],
+)
+def test_tf_config__malformed(monkeypatch, text, reason):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match="TF_CONFIG: received") as refusal:
+        cluster.from_environment()
+    message = str(refusal.value)
+    assert reason in message
+    assert 'accepted: {"cluster": {"worker": ["host:port", ...]}' in message
+    assert "\n" not in message
+
+
+def test_tf_config__none_one_and_a_chief(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert cluster.from_environment() is None
+    monkeypatch.setenv("TF_CONFIG", tf_config(ADDRESSES, "1"))
+    assert cluster.from_environment() == cluster.Cluster(tuple(ADDRESSES), 1)
+    both = {"chief": ["c:1"], "worker": ["w:1"]}
+    task = {"type": "worker", "index": 0}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": both, "task": task}))
+    assert cluster.from_environment() == cluster.Cluster(("c:1", "w:1"), 1)
+
+
+def test_multi_worker__needs_tf_config(monkeypatch):
+    from tf_dpred import runtime
+
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    config = Config.from_dict({"strategy": "multi_worker"}).training
+    with pytest.raises(ValueError, match="'multi_worker' without TF_CONFIG"):
+        runtime.make_strategy(config)

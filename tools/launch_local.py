@@ -1,0 +1,83 @@
+"""Starts several workers on this machine: to try --strategy=multi_worker.
+
+    python tools/launch_local.py --workers=2 -- --flagfile=configs/quickstart.cfg
+
+Gives each process a TF_CONFIG with free ports of the loopback interface and prints what
+they log, the line of worker 1 behind "[1] ". SIGTERM and SIGINT are passed on. Exits
+with the largest exit code of the workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that no process listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+def start(workers: int, flags: Sequence[str]) -> list[subprocess.Popen]:
+    """Starts `python -m tf_dpred.main` with these flags as each of the workers."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    processes = []
+    for index in range(workers):
+        task = {"type": "worker", "index": index}
+        config = {"cluster": {"worker": addresses}, "task": task}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tf_dpred.main", *flags],
+                env={**os.environ, "TF_CONFIG": json.dumps(config)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return processes
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("flags", nargs="*", help="of tf_dpred.main, after --")
+    given = parser.parse_args()
+    processes = start(given.workers, given.flags)
+
+    def pass_on(number: int, frame: object) -> None:
+        for process in processes:
+            process.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+
+    def show(index: int, process: subprocess.Popen) -> None:
+        for line in process.stderr:
+            print(f"[{index}] {line}", end="", file=sys.stderr, flush=True)
+
+    readers = [
+        threading.Thread(target=show, args=pair) for pair in enumerate(processes)
+    ]
+    for reader in readers:
+        reader.start()
+    codes = [process.wait() for process in processes]
+    for reader in readers:
+        reader.join()
+    # A worker that a signal ended has a negative code.
+    return max(128 - code if code < 0 else code for code in codes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
