@@ -45,7 +45,7 @@ class At(keras.callbacks.Callback):
         self.step, self.action = step, action
 
     def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.optimizer.iterations) == self.step:
+        if self.model.steps_done == self.step:
             self.action()
 
 

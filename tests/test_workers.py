@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -125,26 +126,24 @@ def test_two_workers__stop_and_go_on(unbroken, tmp_path, fault, codes, message):
             np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_worker_timeout(tmp_path):
-    """The other worker never comes."""
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    program = (
-        "from tf_dpred import runtime\n"
-        "from tf_dpred.config import Config\n"
-        "runtime.setup(Config.from_dict({'worker_timeout': 3.0}).training)\n"
-    )
-    env = {**os.environ, "TF_CONFIG": tf_config(addresses, 0)}
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=CHECKOUT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ended.returncode == 2
-    line = ended.stderr.splitlines()[-1]
-    assert f"after 3 s {addresses[1]} cannot be reached" in line
+def test_wait_for_all__names_who_does_not_answer():
+    own, there, silent = (f"127.0.0.1:{port}" for port in free_ports(3))
+    here = cluster.Cluster((own, there, silent), 0)
+    with socket.create_server(("127.0.0.1", int(there.split(":")[1]))):
+        start = time.monotonic()
+        with pytest.raises(ValueError, match="and after 1 s") as refusal:
+            cluster.wait_for_all(here, 1.0)
+    assert 1 < time.monotonic() - start < 5
+    assert f"after 1 s {silent} cannot be reached from {own}, acc" in str(refusal.value)
+
+
+def test_wait_for_all__the_own_address_is_taken():
+    own, other = (f"127.0.0.1:{port}" for port in free_ports(2))
+    with (
+        socket.create_server(("", int(own.split(":")[1]))),
+        pytest.raises(ValueError, match="a port of this machine that is free"),
+    ):
+        cluster.wait_for_all(cluster.Cluster((own, other), 0), 1.0)
 
 
 @pytest.mark.parametrize(

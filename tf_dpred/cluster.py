@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import re
 import socket
-import sys
-import threading
-from collections.abc import Iterator
+import time
 from typing import Any
 
 ACCEPTED = (
@@ -88,45 +85,47 @@ def _index(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
-@contextlib.contextmanager
-def time_limit(cluster: Cluster, seconds: float, exit_code: int) -> Iterator[None]:
-    """Ends the process with one line if what is inside takes longer.
+def wait_for_all(cluster: Cluster, seconds: float) -> None:
+    """Waits until every worker can be reached from this one.
 
-    TensorFlow waits for the other workers for an hour, and nothing can interrupt it.
+    Before TensorFlow does the same: it would wait for an hour, and nothing can
+    interrupt it. Until then this process listens on its own port for the others.
 
-    Args:
-      cluster: whose workers are looked for, to name those that do not answer.
-      seconds: to wait.
-      exit_code: of the process.
+    Raises:
+      ValueError: names the workers that do not answer within the time, or this one's
+        address if it is taken.
     """
-    done = threading.Event()
-
-    def watch() -> None:
-        if done.wait(seconds):
-            return
-        others = [a for i, a in enumerate(cluster.addresses) if i != cluster.index]
-        silent = [address for address in others if not _answers(address)]
-        print(
-            f"tf_dpred: TF_CONFIG: received {len(cluster.addresses)} workers, and "
-            f"after {seconds:g} s {', '.join(silent) or 'some'} cannot be reached from "
-            f"{cluster.addresses[cluster.index]}, accepted: workers that all run and "
-            "reach each other (--worker_timeout).",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(exit_code)
-
-    threading.Thread(target=watch, daemon=True).start()
+    mine = cluster.addresses[cluster.index]
+    missing = [address for address in cluster.addresses if address != mine]
+    end = time.monotonic() + seconds
     try:
-        yield
-    finally:
-        done.set()
+        listener = socket.create_server(("", _split(mine)[1]), backlog=128)
+    except OSError as error:
+        raise ValueError(
+            f"TF_CONFIG: received the address {mine} for this worker ({error}), "
+            "accepted: a port of this machine that is free."
+        ) from error
+    with listener:
+        while missing:
+            missing = [address for address in missing if not _answers(address)]
+            if missing and time.monotonic() > end:
+                raise ValueError(
+                    f"TF_CONFIG: received {len(cluster.addresses)} workers, and after "
+                    f"{seconds:g} s {', '.join(missing)} cannot be reached from "
+                    f"{mine}, accepted: workers that all run and reach each other "
+                    "(--worker_timeout)."
+                )
+            time.sleep(0.2 if missing else 0)
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        socket.create_connection(_split(address), timeout=2).close()
     except OSError:
         return False
     return True

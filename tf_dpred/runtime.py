@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tf_dpred import cluster, exit_codes, replicas
+from tf_dpred import cluster, replicas
 from tf_dpred.config import TrainingConfig
 
 
@@ -97,9 +97,9 @@ def _multi_worker_strategy(
             "--strategy: received 'multi_worker' without TF_CONFIG in the environment, "
             f"accepted: with TF_CONFIG={cluster.ACCEPTED}."
         )
+    cluster.wait_for_all(workers, config.worker_timeout)
     try:
-        with cluster.time_limit(workers, config.worker_timeout, exit_codes.REFUSED):
-            return tf.distribute.MultiWorkerMirroredStrategy()
+        return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise ValueError(
             "--strategy: received several workers in a process in which TensorFlow has "
