@@ -27,6 +27,12 @@ def are_on_several_workers(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
+def meet(strategy: tf.distribute.Strategy) -> None:
+    """Waits until every worker calls this."""
+    if are_on_several_workers(strategy):
+        strategy.run(tf.function(lambda: mean(tf.constant(0.0))))
+
+
 class StopRequest:
     """Lets several workers stop after the same step, whoever was asked to."""
 

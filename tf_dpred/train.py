@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from tf_dpred import runtime, schedules
+from tf_dpred import replicas, runtime, schedules
 from tf_dpred.callbacks.checkpoint import Checkpoints
 from tf_dpred.callbacks.guards import (
     CollapseWarning,
@@ -264,7 +264,7 @@ class Pretraining:
 
     def _knn_monitor(self, labelled: tuple[Source, Source] | None):
         if labelled is None:
-            if self.config.evaluation.knn_every:
+            if self.is_chief and self.config.evaluation.knn_every:
                 logging.info("no kNN monitor: there is no labelled test split")
             return None
         bank, test = (
@@ -346,6 +346,8 @@ class Pretraining:
         if self.is_chief:
             self.epoch_log.write()
             self.workdir.write_result(result)
+        # A worker that ended earlier would look like a lost one.
+        replicas.meet(self.strategy)
         return result
 
     def _fit(
@@ -416,6 +418,10 @@ class Pretraining:
     def _log_start(self) -> None:
         config = self.config
         runtime.log_devices(self.strategy, config.training)
+        if not self.is_chief:
+            index, workers = self.share
+            logging.info("worker %d of %d: worker 0 logs and writes", index, workers)
+            return
         logging.info(
             "%s %s: %d images, %d steps per epoch, %d epochs",
             self.source.name,

@@ -1,0 +1,92 @@
+"""Trains one configuration on 1, 2 and 4 devices and says how far the results differ.
+
+    python tools/compare_devices.py -- --flagfile=configs/quickstart.cfg --epochs=3
+    python tools/compare_devices.py --runs=1,2,2w -- ...any flags of tf_dpred.main...
+
+`4` is one process with the CPU split into 4 mirrored devices, `2w` two processes over
+loopback. Prints the largest difference of any variable of the last checkpoint from that
+of the first run, relative to the variable's largest value, and of the logged losses.
+Variables that are nothing but rounding (below 1e-6) are not compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tf_dpred import checkpoint
+
+NOISE = 1e-6
+
+
+def command(run: str, workdir: Path, flags: list[str]) -> list[str]:
+    """What trains in one of the ways."""
+    if run.endswith("w"):
+        program = ["tools/launch_local.py", f"--workers={run[:-1]}", "--"]
+        devices = ["--strategy=multi_worker"]
+    else:
+        program = ["-m", "tf_dpred.main"]
+        devices = [f"--logical_cpus={run}"]
+    fixed = ["--deterministic", "--knn_every=0", f"--workdir={workdir}"]
+    return [sys.executable, *program, *flags, *devices, *fixed]
+
+
+def differences(expected: dict, found: dict) -> list[tuple[float, str]]:
+    """Of each variable: relative to its largest value, and its name; largest first."""
+    result = []
+    for name, value in expected.items():
+        if not np.issubdtype(value.dtype, np.floating) or is_noise(value, found[name]):
+            continue
+        difference = np.max(np.abs(found[name] - value), initial=0)
+        scale = np.max(np.abs(value), initial=np.finfo(value.dtype).tiny)
+        result.append((float(difference / scale), name))
+    return sorted(result, reverse=True)
+
+
+def is_noise(*values: np.ndarray) -> bool:
+    """A bias in front of a BatchNorm, say: its gradient is nothing but rounding."""
+    return max(np.max(np.abs(value), initial=0) for value in values) < NOISE
+
+
+def losses(workdir: Path) -> np.ndarray:
+    lines = (workdir / "epochs.jsonl").read_text().splitlines()
+    return np.array([json.loads(line)["loss"] for line in lines])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", default="1,2,4", help="devices; 2w: two workers")
+    parser.add_argument("--directory", type=Path, default=Path("runs/compare_devices"))
+    parser.add_argument("flags", nargs="*", help="of tf_dpred.main, after --")
+    given = parser.parse_args()
+    shutil.rmtree(given.directory, ignore_errors=True)
+    first = None
+    for run in given.runs.split(","):
+        workdir = given.directory / run
+        done = subprocess.run(
+            command(run, workdir, given.flags), stderr=subprocess.PIPE, text=True
+        )
+        if done.returncode:
+            sys.exit(f"{run}: exit code {done.returncode}\n{done.stderr[-2000:]}")
+        path, state = checkpoint.load_latest(workdir / "checkpoints")
+        if first is None:
+            first = state, losses(workdir)
+            print(f"{run:>3}: {len(state)} variables, {path.stem}", flush=True)
+            continue
+        found = differences(first[0], state)
+        difference, name = found[0]
+        loss = np.max(np.abs(losses(workdir) / first[1] - 1))
+        print(
+            f"{run:>3}: {difference:.1e} ({name}), loss {loss:.1e}; {len(found)} compared",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
