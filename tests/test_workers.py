@@ -50,7 +50,7 @@ def start(directory, workers, **settings):
         own = {"out": f"{directory}/{index}.npz", "workdir": f"{directory}/run"}
         own |= SETTINGS | settings
         for name in ("die_at", "signal_at"):
-            if name in own and index == 0:  # it is the other worker's
+            if name in own and index < workers - 1:  # it is the last one's
                 del own[name]
         env = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT}/tests"}
         env.pop("TF_CONFIG", None)
@@ -124,6 +124,24 @@ def test_two_workers__stop_and_go_on(unbroken, tmp_path, fault, codes, message):
     for found, expected in zip(results(tmp_path, 2), unbroken[1], strict=True):
         for name, value in expected.items():
             np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_two_replicas__a_resumed_epoch_logs_the_same(tmp_path):
+    """To the bit: the metrics in progress come back as they were on each replica."""
+    settings = {"logical_cpus": 2, "precision": "float32", "batch_size": 4}
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "broken").mkdir()
+    assert start(tmp_path / "whole", 1, **settings)[0][0] == 0
+    assert start(tmp_path / "broken", 1, signal_at=7, **settings)[0][0] == 75
+    assert start(tmp_path / "broken", 1, **settings)[0][0] == 0
+    (whole,), (broken,) = (results(tmp_path / name, 1) for name in ("whole", "broken"))
+    assert whole.keys() == broken.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(broken[name], value, err_msg=name)
+    logs = [
+        (tmp_path / n / "run" / "epochs.jsonl").read_text() for n in ("whole", "broken")
+    ]
+    assert logs[0] == logs[1]
 
 
 def test_wait_for_all__names_who_does_not_answer():

@@ -82,10 +82,8 @@ def main() -> None:
         found = differences(first[0], state)
         difference, name = found[0]
         loss = np.max(np.abs(losses(workdir) / first[1] - 1))
-        print(
-            f"{run:>3}: {difference:.1e} ({name}), loss {loss:.1e}; {len(found)} compared",
-            flush=True,
-        )
+        where = f"{name} of {len(found)} variables"
+        print(f"{run:>3}: {difference:.1e} ({where}), loss {loss:.1e}", flush=True)
 
 
 if __name__ == "__main__":
