@@ -1,5 +1,6 @@
 """Image files that cannot be used: a run names them and goes on with the others."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -161,3 +162,18 @@ def test_memory__stays_bounded_on_a_huge_picture(folders):
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "30000 x 30000" in done.stdout
+
+
+def test_names_that_are_no_text(tmp_path):
+    """Bytes that are not UTF-8, good and bad."""
+    folder = os.fsencode(tmp_path)
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    os.rename(folder + b"/a.png", folder + b"/a\xff.png")
+    with open(folder + b"/b\xfe.png", "wb") as file:
+        file.write(b"no image")
+    record = tmp_path / "bad.txt"
+    register = BadImages(record=record)
+    source = open_source("folder", None, str(tmp_path), bad_images=register)
+    (batch,) = pipeline.evaluation_images(source, view_pair("cifar"), 24, 4)
+    assert batch[0].shape[0] == 2
+    assert "b\\udcfe.png" in record.read_text()

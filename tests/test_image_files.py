@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -134,3 +136,27 @@ def test_exif__broken_blocks_are_upright(good):
         for value in (0, 0x7F, 0xFF):
             changed = content[:place] + bytes([value]) + content[place + 1 :]
             assert 1 <= int(orientation(tf.constant(changed))) <= 8
+
+
+def test_gif__frames_behind_the_first_are_not_unpacked(tmp_path):
+    frames = [Image.fromarray(picture(40, 60, seed=seed)) for seed in range(5)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    content = (tmp_path / "a.gif").read_bytes()
+    short = image_files.first_frame(content)
+    assert len(short) < len(content) / 3
+    assert Image.open(io.BytesIO(short)).n_frames == 1
+    np.testing.assert_array_equal(decode(short), decode(content))
+    found = image_files.read(str(tmp_path / "a.gif"))
+    assert found.numpy() == short
+    for length in range(len(short) - 1):  # cut anywhere: as it is, for the decoder
+        assert image_files.first_frame(content[:length]) == content[:length]
+
+
+def test_gif__a_frame_larger_than_the_screen_counts(tmp_path, monkeypatch):
+    Image.fromarray(picture(40, 60)).save(tmp_path / "a.gif")
+    content = (tmp_path / "a.gif").read_bytes()
+    lying = content[:6] + bytes([1, 0, 1, 0]) + content[10:]
+    (tmp_path / "a.gif").write_bytes(lying)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 40 * 60 - 1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="60 x 40 pixels"):
+        image_files.decode(image_files.read(str(tmp_path / "a.gif")))

@@ -15,6 +15,7 @@ import toys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tf_dpred import checkpoint, train
+from tf_dpred.callbacks import history
 from tf_dpred.callbacks.checkpoint import Checkpoints
 from tf_dpred.callbacks.guards import Preempted, StopOnNonFinite
 from tf_dpred.callbacks.monitor import TensorBoard
@@ -213,6 +214,49 @@ def test_checkpoints__full_disk_is_reported_and_training_goes_on(tmp_path, monke
     run = pretraining(str(tmp_path), checkpoint_every=2)
     assert run.run()["step"] == 10
     assert calls[:3] == [f"step-0000000{n}.npz" for n in (2, 4, 5)]
+
+
+def test_checkpoints__a_full_disk_is_tried_again_at_the_next_one(tmp_path, monkeypatch):
+    steps = []
+
+    def save(path, state):
+        steps.append(int(path.stem.rpartition("-")[2]))
+        if steps[-1] < 20:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    pretraining(str(tmp_path), checkpoint_every=4, batch_size=2, epochs=1).run()
+    assert steps[:5] == [4, 8, 12, 16, 20]
+
+
+def test_epoch_log__is_complete_before_the_next_checkpoint(tmp_path, monkeypatch):
+    """A disk that is full at the end of an epoch, and a stop in the next one."""
+    real, failing = history.write_whole, [True]
+
+    def write_whole(path, text):
+        if failing and failing.pop():
+            raise OSError(28, "No space left on device")
+        real(path, text)
+
+    monkeypatch.setattr(history, "write_whole", write_whole)
+    stop = At(8, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Preempted):
+        with_callback(pretraining(str(tmp_path)), stop).run()
+    assert pretraining(str(tmp_path)).run()["step"] == 10
+    lines = (tmp_path / "epochs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+def test_load__a_disk_that_fails_is_not_a_damaged_file(tmp_path, monkeypatch):
+    pretraining(str(tmp_path)).run()
+
+    def load(*args, **kwargs):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(np, "load", load)
+    with pytest.raises(OSError, match="Input/output"):
+        pretraining(str(tmp_path))
+    assert len(checkpoint.list_all(tmp_path / "checkpoints")) == 2
 
 
 @pytest.fixture

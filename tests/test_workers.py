@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -49,6 +50,9 @@ def start(directory, workers, **settings):
     for index in range(workers):
         own = {"out": f"{directory}/{index}.npz", "workdir": f"{directory}/run"}
         own |= SETTINGS | settings
+        other = own.pop("last_workdir", own["workdir"])
+        if index == workers - 1:
+            own["workdir"] = other
         for name in ("die_at", "signal_at"):
             if name in own and index < workers - 1:  # it is the last one's
                 del own[name]
@@ -124,6 +128,32 @@ def test_two_workers__stop_and_go_on(unbroken, tmp_path, fault, codes, message):
     for found, expected in zip(results(tmp_path, 2), unbroken[1], strict=True):
         for name, value in expected.items():
             np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_two_workers__another_workdir_is_refused(unbroken, tmp_path):
+    """One continues at step 10, the other would start at 0: neither trains."""
+    shutil.copytree(unbroken[0] / "run", tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    ended = start(tmp_path, 2, last_workdir=str(tmp_path / "empty"), epochs=3)
+    for index, (code, log) in enumerate(ended):
+        assert code == 1
+        assert f"on worker {index}, and another step" in log
+
+
+def test_accumulation__the_same_on_two_devices(tmp_path):
+    """With BatchNorm: a micro-batch holds the same examples, however it is divided."""
+    settings = {"accumulation_steps": 2, "batch_size": 8}
+    ways = {"one": (1, {}), "mirrored": (1, {"logical_cpus": 2}), "workers": (2, {})}
+    found = {}
+    for name, (workers, devices) in ways.items():
+        (tmp_path / name).mkdir()
+        ended = start(tmp_path / name, workers, **settings, **devices)
+        assert all(code == 0 for code, _ in ended), ended
+        found[name] = results(tmp_path / name, workers)[0]
+    for name in ("mirrored", "workers"):
+        for variable, value in found["one"].items():
+            other = found[name][variable]
+            np.testing.assert_allclose(other, value, 1e-10, 1e-12, err_msg=variable)
 
 
 def test_two_replicas__a_resumed_epoch_logs_the_same(tmp_path):

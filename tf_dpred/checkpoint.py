@@ -9,6 +9,7 @@ read. Nothing in it can run code: `allow_pickle=False`.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,12 +73,16 @@ def load(path: Path) -> dict[str, np.ndarray]:
     Raises:
       DamagedError: it was cut short or changed.
       CheckpointError: it is of another format.
+      OSError: it could not be read.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             state = {name: file[name] for name in file.files}
-    # A damaged zip file can make its reader raise almost anything.
+    # A damaged zip file can make its reader raise almost anything, EINVAL among it. But
+    # a disk or a network that fails says nothing about the file.
     except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         reason = f"{type(error).__name__}: {error}"
         raise DamagedError(f"{path} is damaged ({reason})") from error
     version = state.pop("format_version", None)

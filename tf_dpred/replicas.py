@@ -33,6 +33,19 @@ def meet(strategy: tf.distribute.Strategy) -> None:
         strategy.run(tf.function(lambda: mean(tf.constant(0.0))))
 
 
+def agree(strategy: tf.distribute.Strategy, numbers: list[int]) -> bool:
+    """Whether every worker calls this with the same numbers, each below 2^40."""
+    if not are_on_several_workers(strategy):
+        return True
+
+    def spread() -> tf.Tensor:
+        mine = tf.constant(numbers, tf.float64)
+        return mean(tf.reduce_max(tf.abs(mine - mean(mine))))
+
+    found = strategy.run(tf.function(spread))
+    return float(strategy.experimental_local_results(found)[0]) == 0
+
+
 class StopRequest:
     """Lets several workers stop after the same step, whoever was asked to."""
 

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tf_dpred import cluster, replicas
+from tf_dpred import cluster
 from tf_dpred.config import TrainingConfig
 
 
@@ -63,20 +63,18 @@ def split_cpu(count: int) -> None:
 
 
 def make_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
-    """The strategy of `--strategy`; auto: TPU if there is one (or --tpu names it),
-    MultiWorkerMirrored if TF_CONFIG names several workers, Mirrored if there are
+    """The strategy of `--strategy`; auto: MultiWorkerMirrored if TF_CONFIG names
+    several workers, TPU if there is one (or --tpu names it), Mirrored if there are
     several devices, else one.
 
     Raises:
       ValueError: a TPU or workers are asked for and not found.
     """
-    workers = cluster.from_environment()
-    several = workers is not None and len(workers.addresses) > 1
     kind = config.strategy
+    if place(config)[1] > 1 or kind == "multi_worker":
+        return _multi_worker_strategy(config)
     if kind == "auto" and (config.tpu or tf.config.list_physical_devices("TPU")):
         kind = "tpu"
-    if kind == "multi_worker" or (kind == "auto" and several):
-        return _multi_worker_strategy(workers, config)
     devices = tf.config.list_logical_devices("GPU")
     if not devices and config.logical_cpus > 1:
         devices = tf.config.list_logical_devices("CPU")
@@ -89,15 +87,25 @@ def make_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def _multi_worker_strategy(
-    workers: cluster.Cluster | None, config: TrainingConfig
-) -> tf.distribute.Strategy:
-    if workers is None:
+def place(config: TrainingConfig) -> tuple[int, int]:
+    """This process among those of a run: (its index, their number).
+
+    Raises:
+      ValueError: TF_CONFIG is malformed, or missing where it is needed.
+    """
+    workers = cluster.from_environment()
+    if workers is None and config.strategy == "multi_worker":
         raise ValueError(
             "--strategy: received 'multi_worker' without TF_CONFIG in the environment, "
             f"accepted: with TF_CONFIG={cluster.ACCEPTED}."
         )
-    cluster.wait_for_all(workers, config.worker_timeout)
+    if workers is None or config.tpu or config.strategy not in ("auto", "multi_worker"):
+        return 0, 1
+    return workers.index, len(workers.addresses)
+
+
+def _multi_worker_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
+    cluster.wait_for_all(cluster.from_environment(), config.worker_timeout)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
@@ -105,14 +113,6 @@ def _multi_worker_strategy(
             "--strategy: received several workers in a process in which TensorFlow has "
             f"run already, accepted: before anything else of it ({error})."
         ) from error
-
-
-def share_of_input(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """This process' part of each batch: (its index, number of processes)."""
-    if not replicas.are_on_several_workers(strategy):
-        return 0, 1
-    workers = cluster.from_environment()
-    return workers.index, len(workers.addresses)
 
 
 def _tpu_strategy(name: str | None) -> tf.distribute.Strategy:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -31,7 +34,7 @@ from tf_dpred.model import DirectPred
 from tf_dpred.networks import encoder
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import make_predictor
-from tf_dpred.workdir import Workdir
+from tf_dpred.workdir import MAY_CHANGE, Workdir
 
 EVALUATION_BATCH = 256
 
@@ -209,16 +212,23 @@ class Pretraining:
         backbone: keras.Model | Callable[[], keras.Model] | None = None,
     ):
         self.config = config
-        data, training = config.data, config.training
-        # Before anything else: devices can only be set up before they are used.
-        self.strategy = runtime.setup(training)
+        training = config.training
+        # Of several workers one writes the files; the others only train.
+        self.share = runtime.place(training)
+        self.is_chief = self.share[0] == 0
         self.workdir = Workdir(training.workdir)
         self.workdir.check_unchanged(config)
-        # Of several workers one writes the files; the others only train.
-        self.share = runtime.share_of_input(self.strategy)
-        self.is_chief = self.share[0] == 0
         if self.is_chief:
             self.workdir.lock()
+        # Before any tensor is made: devices can only be set up before they are used.
+        self.strategy = runtime.setup(training)
+        with self._lost_workers():
+            self._open(source, backbone)
+
+    def _open(self, source: Source | None, backbone) -> None:
+        """Data, model and checkpoint, under the strategy."""
+        config = self.config
+        data, training = config.data, config.training
         if backbone is None:
             encoder.check_name(config.network.backbone)
         self.pair = view_pair(data.views, data.view_strength)
@@ -248,7 +258,41 @@ class Pretraining:
             write=self.is_chief,
         )
         self.restored = self.checkpoints.restore()
+        self._check_workers_agree()
+        self.epoch_log.resume(self.model.steps_done)
         self._check_steps_per_execution()
+
+    def _check_workers_agree(self) -> None:
+        """All workers must train one run: from one step, with the same settings."""
+        settings = self.config.to_dict()
+        shared = {name: settings[name] for name in settings.keys() - MAY_CHANGE}
+        text = json.dumps([shared, self.source.fingerprint], sort_keys=True)
+        known = int(hashlib.sha256(text.encode()).hexdigest()[:10], 16)
+        if not replicas.agree(self.strategy, [self.model.steps_done, known]):
+            raise ValueError(
+                f"--workdir: received {str(self.workdir.path)!r} at step "
+                f"{self.model.steps_done} on worker {self.share[0]}, and another step, "
+                "other settings or other images on another worker, accepted: one "
+                "directory that all of them share, and the same flags."
+            )
+
+    @contextlib.contextmanager
+    def _lost_workers(self) -> Iterator[None]:
+        """Says in one line what TensorFlow raises when another worker is gone."""
+        try:
+            yield
+        except LOST as error:
+            reason = _reason(error)
+            ours = isinstance(error, tf.errors.InternalError) and not (
+                "ollective" in error.message or "Error reported from" in error.message
+            )
+            if self.share[1] == 1 or ours:
+                raise
+            raise WorkerLost(
+                f"worker {self.share[0]} of {self.share[1]} lost another one "
+                f"({reason}). Start all of them again: they continue from the last "
+                "checkpoint."
+            ) from error
 
     def _check_steps_per_execution(self) -> None:
         """A call of several steps must not run over the end of an epoch."""
@@ -295,16 +339,8 @@ class Pretraining:
           WorkerLost: another worker ended.
         """
         try:
-            with named_errors():
+            with named_errors(), self._lost_workers():
                 return self._run()
-        except LOST as error:
-            if self.share[1] == 1:
-                raise
-            raise WorkerLost(
-                f"worker {self.share[0]} of {self.share[1]} lost another one "
-                f"({_reason(error)}). Start all of them again: they continue from the "
-                "last checkpoint."
-            ) from error
         finally:
             self.workdir.unlock()
 
@@ -320,7 +356,6 @@ class Pretraining:
                 epoch + 1,
                 step_in_epoch,
             )
-        self.epoch_log.resume(step)
         if epoch < epochs:
             if self.is_chief:
                 self.workdir.write_flags(self.config, self.source)
@@ -337,10 +372,10 @@ class Pretraining:
             logging.info("nothing to do: all %d epochs are done", epochs)
         if self.bad_images:
             logging.warning(
-                "%d image files could not be used and were replaced by their "
-                "neighbours: %s",
+                "%d image files could not be used since the start, and were replaced "
+                "by their neighbours (see %s)",
                 len(self.bad_images),
-                self.workdir.bad_images,
+                self.bad_images.record or "the log",
             )
         result = self._result()
         if self.is_chief:
@@ -364,6 +399,8 @@ class Pretraining:
             start_epoch=start,
             start_step=step_in_epoch,
             share=self.share,
+            micro_batches=training.accumulation_steps,
+            replicas=self.strategy.num_replicas_in_sync // self.share[1],
         )
         if self.share[1] > 1:
             each = training.batch_size // self.strategy.num_replicas_in_sync
@@ -383,7 +420,8 @@ class Pretraining:
         """The last epoch's metrics, and kNN by epoch."""
         entries = self.epoch_log.entries
         by_epoch = {e["epoch"]: e["knn"] for e in entries if "knn" in e}
-        return {**entries[-1], "knn_by_epoch": by_epoch}
+        last = entries[-1] if entries else {}
+        return {**last, "knn_by_epoch": by_epoch}
 
     def _callbacks(self) -> list[keras.callbacks.Callback]:
         """In order: those that add to the logs come before those that read them."""

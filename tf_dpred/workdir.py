@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from tf_dpred.config import Config, EvaluationConfig
 from tf_dpred.data.source import Source
+from tf_dpred.files import write_whole
 from tf_dpred.runtime import versions
 
 # Settings that a continued run may change: they decide how long it goes on (schedules
@@ -186,6 +187,4 @@ class Workdir:
             ) from error
 
     def _write(self, name: str, value: dict[str, Any]) -> None:
-        temporary = self.path / f".{name}.tmp"
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
-        temporary.replace(self.path / name)
+        write_whole(self.path / name, json.dumps(value, indent=2) + "\n")

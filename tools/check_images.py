@@ -33,11 +33,15 @@ def unusable(root: Path, files: Sequence[str]) -> Iterator[tuple[str, str]]:
     """
 
     def can_be_used(path: tf.Tensor) -> tf.Tensor:
-        return tf.size(image_files.decode_or_empty(tf.io.read_file(path))) > 0
+        return tf.size(image_files.decode_or_empty(image_files.read(path))) > 0
 
     readable = [file for file in files if os.access(root / file, os.R_OK)]
     yield from ((f, "may not be read") for f in sorted(set(files) - set(readable)))
-    paths = tf.data.Dataset.from_tensor_slices([str(root / f) for f in readable])
+    if not readable:
+        return
+    paths = tf.data.Dataset.from_tensor_slices(
+        [os.fsencode(root / f) for f in readable]
+    )
     usable = paths.map(can_be_used, num_parallel_calls=tf.data.AUTOTUNE)
     start = shown = time.monotonic()
     for index, good in enumerate(usable.as_numpy_iterator()):
@@ -65,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     bad = 0
     for file, reason in unusable(root, files):
-        print(f"{file}\t{reason}", flush=True)
+        # A name may hold bytes that are no text.
+        name = file.encode(errors="backslashreplace").decode()
+        print(f"{name}\t{reason}", flush=True)
         bad += 1
     other = folder.other_kinds(root)
     print(

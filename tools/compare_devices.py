@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,10 +64,11 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path("runs/compare_devices"))
     parser.add_argument("flags", nargs="*", help="of tf_dpred.main, after --")
     given = parser.parse_args()
-    shutil.rmtree(given.directory, ignore_errors=True)
     first = None
     for run in given.runs.split(","):
         workdir = given.directory / run
+        if workdir.exists():
+            sys.exit(f"compare_devices: received {workdir}, accepted: a new directory")
         done = subprocess.run(
             command(run, workdir, given.flags), stderr=subprocess.PIPE, text=True
         )

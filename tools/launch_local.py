@@ -31,10 +31,11 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def start(workers: int, flags: Sequence[str]) -> list[subprocess.Popen]:
+def start(
+    workers: int, flags: Sequence[str], processes: list[subprocess.Popen]
+) -> None:
     """Starts `python -m tf_dpred.main` with these flags as each of the workers."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
-    processes = []
     for index in range(workers):
         task = {"type": "worker", "index": index}
         config = {"cluster": {"worker": addresses}, "task": task}
@@ -44,9 +45,10 @@ def start(workers: int, flags: Sequence[str]) -> list[subprocess.Popen]:
                 env={**os.environ, "TF_CONFIG": json.dumps(config)},
                 stderr=subprocess.PIPE,
                 text=True,
+                # Ctrl-C would reach them twice: from the terminal, and passed on.
+                start_new_session=True,
             )
         )
-    return processes
 
 
 def main() -> int:
@@ -54,7 +56,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("flags", nargs="*", help="of tf_dpred.main, after --")
     given = parser.parse_args()
-    processes = start(given.workers, given.flags)
+    processes: list[subprocess.Popen] = []
 
     def pass_on(number: int, frame: object) -> None:
         for process in processes:
@@ -62,6 +64,7 @@ def main() -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
+    start(given.workers, given.flags, processes)
 
     def show(index: int, process: subprocess.Popen) -> None:
         for line in process.stderr:

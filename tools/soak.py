@@ -53,7 +53,9 @@ def main() -> int:
     parser.add_argument("flags", nargs="*", help="of tf_dpred.main, after --")
     given = parser.parse_args()
     command = [sys.executable, "-m", "tf_dpred.main", *given.flags]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         rows = watch(process, given.minutes * 60, given.every)
     finally:

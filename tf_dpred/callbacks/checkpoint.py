@@ -77,6 +77,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.writes = write
         self._model = model
         self._saved_step = 0
+        self._tried_step = 0
         self._pending_metrics: dict[str, np.ndarray] = {}
         self._writer = ThreadPoolExecutor(1) if background else None
         self._writing: Future | None = None
@@ -100,7 +101,7 @@ class Checkpoints(keras.callbacks.Callback):
             checkpoint.set_aside(self.directory, after=path)
         for name, variable in self.state.items():
             variable.assign(arrays[name])
-        self._saved_step = self._model.steps_done
+        self._saved_step = self._tried_step = self._model.steps_done
         if self._saved_step % self.steps_per_epoch:
             # Keras resets the metrics when it begins the rest of the epoch.
             self._pending_metrics = {
@@ -152,6 +153,7 @@ class Checkpoints(keras.callbacks.Callback):
         logging.debug("saved %s", path)
 
     def _save_or_report(self) -> None:
+        self._tried_step = self._model.steps_done
         try:
             self.save()
         except OSError as error:
@@ -173,7 +175,7 @@ class Checkpoints(keras.callbacks.Callback):
         # Not `step % every`: steps_per_execution may jump over the multiples.
         if (
             self.every
-            and self._model.steps_done // self.every > self._saved_step // self.every
+            and self._model.steps_done // self.every > self._tried_step // self.every
         ):
             self._save_or_report()
 

@@ -23,7 +23,8 @@ class BadImages:
 
     Args:
       most: files that may be bad; one more is an error.
-      record: a file that gets a line for each, path, tab and reason, if given.
+      record: a file that gets a line for each, path, tab and reason, if given; names
+        that are in it already are not repeated.
     """
 
     def __init__(self, most: int = 100, record: Path | None = None):
@@ -75,12 +76,17 @@ class BadImages:
         if self.record is None:
             return
         try:
-            seen = self.record.read_text() if self.record.exists() else ""
-            if line not in seen:
-                with self.record.open("a") as file:
+            # A name may hold bytes that are no text.
+            with self.record.open("a+", errors="backslashreplace") as file:
+                file.seek(0)
+                if line not in file.readlines():
                     file.write(line)
         except OSError as error:
             logging.error("%s is not complete: %s", self.record, error)
+
+
+class UnreadableImage(OSError):
+    """A file vanished, or may not be read."""
 
 
 @contextlib.contextmanager
@@ -89,7 +95,7 @@ def named_errors() -> Iterator[None]:
 
     Raises:
       TooManyBadImages: was raised inside an input pipeline.
-      OSError: a file vanished, or may not be read.
+      UnreadableImage: a file vanished, or may not be read.
     """
     try:
         yield
@@ -100,5 +106,5 @@ def named_errors() -> Iterator[None]:
         if isinstance(
             error, (tf.errors.NotFoundError, tf.errors.PermissionDeniedError)
         ):
-            raise OSError(image_files.reason_of(error)) from error
+            raise UnreadableImage(image_files.reason_of(error)) from error
         raise

@@ -69,7 +69,8 @@ def open_folder(
     names = [files[i] for i in chosen]
     paths = [str(splits[split] / name) for name in names]
     with tf.device("CPU:0"):
-        known_paths = tf.constant(paths)
+        # As bytes: a name need not be text.
+        known_paths = tf.constant([os.fsencode(path) for path in paths])
         known_labels = tf.constant(
             np.full(len(paths), -1) if labels is None else labels, tf.int64
         )
@@ -78,7 +79,7 @@ def open_folder(
         return np.int64(bad_images.usable(paths, int(index)))
 
     def load(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
-        image = image_files.decode_or_empty(tf.io.read_file(example["file"]))
+        image = image_files.decode_or_empty(image_files.read(example["file"]))
 
         def replaced() -> tuple[tf.Tensor, tf.Tensor]:
             # Declared stateless: its result does not depend on what was asked before,
@@ -87,7 +88,7 @@ def open_folder(
                 usable, [example["index"]], tf.int64, stateful=False
             )
             index = tf.ensure_shape(index, [])
-            content = tf.io.read_file(known_paths[index])
+            content = image_files.read(known_paths[index])
             return image_files.decode(content), known_labels[index]
 
         return tf.cond(tf.size(image) > 0, lambda: (image, example["label"]), replaced)
@@ -99,7 +100,7 @@ def open_folder(
         len(paths),
         labels,
         num_classes,
-        fingerprint=hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        fingerprint=hashlib.sha256(os.fsencode("\n".join(names))).hexdigest(),
         load=load,
     )
 

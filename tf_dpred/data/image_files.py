@@ -13,6 +13,8 @@ the first frame is taken.
 
 from __future__ import annotations
 
+import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +72,51 @@ def decode_or_empty(encoded: tf.Tensor) -> tf.Tensor:
     return _upright(image, encoded)
 
 
+def read(path: tf.Tensor) -> tf.Tensor:
+    """The content of a file, a string scalar; of a GIF, up to its first frame."""
+    content = tf.io.read_file(path)
+
+    def shortened() -> tf.Tensor:
+        # Stateless: --deterministic would give up the parallel calls of a stateful one.
+        short = tf.numpy_function(first_frame, [content], tf.string, stateful=False)
+        return tf.ensure_shape(short, [])
+
+    return tf.cond(_begins(content, b"GIF8"), shortened, lambda: content)
+
+
+def first_frame(gif: bytes) -> bytes:
+    """A GIF file without the frames behind its first one.
+
+    TensorFlow's decoder unpacks them all, and makes room for a frame that is larger
+    than the screen in the header, which is what `decode` checks: it is made as large.
+    A file that is cut in its first frame stays as it is.
+    Source: GIF89a specification, 17 to 22.
+    """
+
+    def table(flags: int) -> int:
+        return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+    def after_blocks(at: int) -> int:
+        while gif[at]:
+            at += 1 + gif[at]
+        return at + 1
+
+    try:
+        at = 13 + table(gif[10])
+        while gif[at] == 0x21:  # an extension
+            at = after_blocks(at + 2)
+        if gif[at] != 0x2C:
+            return gif
+        left, top, width, height = struct.unpack_from("<4H", gif, at + 1)
+        end = after_blocks(at + 10 + table(gif[at + 9]) + 1)
+    except (IndexError, struct.error):
+        return gif
+    screen = struct.unpack_from("<2H", gif, 6)
+    size = (max(screen[0], left + width), max(screen[1], top + height))
+    size = struct.pack("<2H", *(min(side, 2**16 - 1) for side in size))
+    return gif[:6] + size + gif[10:end] + b"\x3b"
+
+
 def _decoders(encoded: tf.Tensor, call: Callable[..., tf.Tensor]) -> tf.Tensor:
     """Calls the right one of TensorFlow's decoders by `call(decoder)`."""
 
@@ -100,7 +147,7 @@ def problem(path: str | Path) -> str | None:
     """Why a file cannot be used, in words; None if it can. Decodes it."""
     try:
         with tf.device("CPU:0"):
-            _decode_once(tf.io.read_file(str(path)))
+            _decode_once(read(os.fsencode(path)))
     except tf.errors.OpError as error:
         return reason_of(error)
     return None

@@ -4,6 +4,7 @@ The training stream is a function of (seed, epoch, step) alone. It can therefore
 at any step of any epoch and be equal, bit for bit, to the one that started at 0.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from tf_dpred.data import views
@@ -43,6 +44,8 @@ def training_views(
     start_epoch: int = 0,
     start_step: int = 0,
     share: tuple[int, int] = (0, 1),
+    micro_batches: int = 1,
+    replicas: int = 1,
     num_parallel_calls: int = tf.data.AUTOTUNE,
     deterministic: bool = True,
 ) -> tf.data.Dataset:
@@ -61,6 +64,10 @@ def training_views(
         is neither decoded nor augmented. `start_step` may exceed an epoch.
       share: (w, n): only the w-th of n equal parts of each batch. The n processes of a
         run together prepare what one of them would.
+      micro_batches, replicas: the batch is divided over so many replicas in order, and
+        each divides its rows into so many micro-batches. With more than one of both,
+        rows are ordered such that each micro-batch holds the same examples, over all
+        replicas, as it does on one.
       num_parallel_calls: examples or chunks prepared at the same time.
       deterministic: False may be faster and gives up the order of the stream.
 
@@ -73,6 +80,11 @@ def training_views(
     steps = steps_per_epoch(source, batch_size)
     part, parts = share
     own_size = batch_size // parts
+    micro_size = batch_size // micro_batches
+    piece = own_size // micro_batches // replicas
+    # Row r of what a process yields is row rows[r] of what it reads.
+    rows = np.arange(own_size).reshape(micro_batches, replicas, piece)
+    rows = rows.swapaxes(0, 1).reshape(-1)
     start_epoch, start_step = start_epoch + start_step // steps, start_step % steps
 
     def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -87,7 +99,9 @@ def training_views(
         both = tf.data.Dataset.zip(examples, positions)
         if parts > 1:
             both = both.filter(
-                lambda _, position: position % batch_size // own_size == part
+                lambda _, position: (
+                    position % micro_size // (micro_size // parts) == part
+                )
             )
         return both.map(
             lambda example, position: (
@@ -114,17 +128,22 @@ def training_views(
         "num_parallel_calls": num_parallel_calls,
         "deterministic": deterministic,
     }
+
+    def divided(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.gather(first, rows), tf.gather(second, rows)
+
     chunk = chunk_size(own_size, image_size)
     epochs = tf.data.Dataset.range(start_epoch, tf.int64.max)
-    return (
+    batches = (
         epochs.flat_map(_as_it_is(epoch_examples))
         .map(_as_it_is(crops), **parallel)
         .batch(chunk, drop_remainder=True)
         .map(_as_it_is(distorted), **parallel)
         .rebatch(own_size, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
-        .with_options(_options())
     )
+    if micro_batches > 1 and replicas > 1:
+        batches = batches.map(_as_it_is(divided), **parallel)
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
 
 
 def evaluation_images(
