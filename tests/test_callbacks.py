@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -262,6 +264,28 @@ def test_tensorboard__learning_rate_of_a_schedule(tmp_path):
     found = events(tmp_path)["train/learning_rate"]
     # The rate of the step to come.
     assert found == pytest.approx({1: 0.75, 2: 0.5, 3: 0.25})
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_tensorboard__memory_does_not_grow(tmp_path):
+    """4.5 MB in 1000 steps, once, when it was given Python numbers."""
+
+    def megabytes():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    model = compiled()
+    board = TensorBoard(str(tmp_path), 4, 1)
+    board.set_model(model)
+    board.on_epoch_begin(0)
+    before = None
+    for step in range(2000):
+        if step == 500:
+            before = megabytes()
+        logs = {f"metric{i}": step * 1.1 + i for i in range(5)}
+        model.optimizer.iterations.assign_add(1)
+        board.on_train_batch_end(step, logs)
+    assert megabytes() - before < 2
 
 
 # Epochs as text.

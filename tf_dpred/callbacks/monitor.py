@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -45,9 +46,10 @@ class TensorBoard(keras.callbacks.Callback):
         try:
             if self.writer is None:
                 self.writer = tf.summary.create_file_writer(self.directory)
-            with self.writer.as_default(step=self._step()):
+            # Arrays: TensorFlow keeps a tensor of every Python number it is given.
+            with self.writer.as_default(step=np.asarray(self._step())):
                 for name, value in scalars.items():
-                    tf.summary.scalar(name, value)
+                    tf.summary.scalar(name, np.asarray(value))
             # At once, so that a killed run has its points up to the last checkpoint.
             self.writer.flush()
         except tf.errors.OpError as error:
