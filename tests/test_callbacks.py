@@ -275,7 +275,7 @@ def test_tensorboard__memory_does_not_grow(tmp_path):
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     model = compiled()
-    board = TensorBoard(str(tmp_path), 4, 1)
+    board = monitor.TensorBoard(str(tmp_path), 4, 1)
     board.set_model(model)
     board.on_epoch_begin(0)
     before = None
