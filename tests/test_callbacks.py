@@ -279,8 +279,8 @@ def test_tensorboard__memory_does_not_grow(tmp_path):
     board.set_model(model)
     board.on_epoch_begin(0)
     before = None
-    for step in range(2000):
-        if step == 500:
+    for step in range(1000):
+        if step == 200:
             before = megabytes()
         logs = {f"metric{i}": step * 1.1 + i for i in range(5)}
         model.optimizer.iterations.assign_add(1)

@@ -18,6 +18,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 MAX_PIXELS = 2**29 // 3
@@ -76,9 +77,13 @@ def read(path: tf.Tensor) -> tf.Tensor:
     """The content of a file, a string scalar; of a GIF, up to its first frame."""
     content = tf.io.read_file(path)
 
+    def shorten(gif: bytes | np.ndarray) -> bytes:
+        # Eagerly it comes as an array of no dimension.
+        return first_frame(np.asarray(gif, dtype=object).item())
+
     def shortened() -> tf.Tensor:
         # Stateless: --deterministic would give up the parallel calls of a stateful one.
-        short = tf.numpy_function(first_frame, [content], tf.string, stateful=False)
+        short = tf.numpy_function(shorten, [content], tf.string, stateful=False)
         return tf.ensure_shape(short, [])
 
     return tf.cond(_begins(content, b"GIF8"), shortened, lambda: content)
