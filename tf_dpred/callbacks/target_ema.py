@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_dpred.schedules import Momentum
@@ -61,4 +62,5 @@ class TargetEMA(keras.callbacks.Callback):
     def tau(self) -> float:
         """The momentum of the latest optimizer step."""
         step = max(self.model.steps_done - 1, 0)
-        return float(self.schedule(tf.constant(step, tf.float32)))
+        # An array: TensorFlow keeps a tensor of every Python number it is given.
+        return float(self.schedule(tf.constant(np.asarray(step, np.float32))))
