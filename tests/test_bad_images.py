@@ -13,9 +13,10 @@ from PIL import Image
 from test_recovery import assert_bit_equal, last, pretraining
 
 from tf_dpred.data import pipeline
-from tf_dpred.data.bad_images import BadImages, TooManyBadImages, named_errors
+from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.sources import open_source
 from tf_dpred.data.views import view_pair
+from tf_dpred.errors import TooManyBadImages, UnreadableImage
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -99,7 +100,7 @@ def test_vanished_file(tmp_path):
     source = open_source("folder", None, str(tmp_path))
     (tmp_path / "b.png").unlink()
     views = pipeline.training_views(source, view_pair("cifar"), 16, 4, seed=0)
-    with pytest.raises(OSError, match=r"b\.png; No such file"), named_errors():
+    with pytest.raises(UnreadableImage, match=r"b\.png; No such file"), named_errors():
         next(iter(views))
 
 

@@ -17,9 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tf_dpred import checkpoint, train
 from tf_dpred.callbacks import history
 from tf_dpred.callbacks.checkpoint import Checkpoints
-from tf_dpred.callbacks.guards import Preempted, StopOnNonFinite
+from tf_dpred.callbacks.guards import StopOnNonFinite
 from tf_dpred.callbacks.monitor import TensorBoard
 from tf_dpred.config import Config
+from tf_dpred.errors import Preempted
 from tf_dpred.guard import QUANTITIES, FiniteGuard
 from tf_dpred.networks.normalization import BatchNormalization
 from tf_dpred.optimizers import SGD

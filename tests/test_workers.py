@@ -28,24 +28,9 @@ SETTINGS = {
 }
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
-def tf_config(addresses, index, kind="worker"):
-    task = {"type": kind, "index": index}
-    return json.dumps({"cluster": {"worker": addresses}, "task": task})
-
-
 def start(directory, workers, **settings):
     """Runs worker.py in so many processes -> [(exit code, stderr)]."""
-    each = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    addresses = cluster.free_addresses(workers)
     processes = []
     for index in range(workers):
         own = {"out": f"{directory}/{index}.npz", "workdir": f"{directory}/run"}
@@ -59,7 +44,7 @@ def start(directory, workers, **settings):
         env = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT}/tests"}
         env.pop("TF_CONFIG", None)
         if workers > 1:
-            env["TF_CONFIG"] = tf_config(each, index)
+            env["TF_CONFIG"] = cluster.tf_config(addresses, index)
         command = [sys.executable, "tests/worker.py", json.dumps(own)]
         processes.append(
             subprocess.Popen(
@@ -175,7 +160,7 @@ def test_two_replicas__a_resumed_epoch_logs_the_same(tmp_path):
 
 
 def test_wait_for_all__names_who_does_not_answer():
-    own, there, silent = (f"127.0.0.1:{port}" for port in free_ports(3))
+    own, there, silent = cluster.free_addresses(3)
     here = cluster.Cluster((own, there, silent), 0)
     with socket.create_server(("127.0.0.1", int(there.split(":")[1]))):
         start = time.monotonic()
@@ -186,7 +171,7 @@ def test_wait_for_all__names_who_does_not_answer():
 
 
 def test_wait_for_all__the_own_address_is_taken():
-    own, other = (f"127.0.0.1:{port}" for port in free_ports(2))
+    own, other = cluster.free_addresses(2)
     with (
         socket.create_server(("", int(own.split(":")[1]))),
         pytest.raises(ValueError, match="a port of this machine that is free"),
@@ -205,12 +190,18 @@ def test_wait_for_all__the_own_address_is_taken():
             '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
             "its cluster has 'ps'",
         ),
-        (tf_config(["host"], 0), "worker is no list of host:port"),
-        (tf_config(["a:99999"], 0), "worker is no list of host:port"),
-        (tf_config("a:1", 0), "worker is no list of host:port"),
-        (tf_config(ADDRESSES, 2), "there is no task worker 2 in its cluster"),
-        (tf_config(ADDRESSES, 0, "chief"), "there is no task chief 0 in its cluster"),
-        (tf_config(["a:1", "a:1"], 0), "an address occurs twice"),
+        (cluster.tf_config(["host"], 0), "worker is no list of host:port"),
+        (cluster.tf_config(["a:99999"], 0), "worker is no list of host:port"),
+        (
+            '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
+            "worker is no list of host:port",
+        ),
+        (cluster.tf_config(ADDRESSES, 2), "there is no task worker 2 in its cluster"),
+        (
+            cluster.tf_config(ADDRESSES, 0).replace('type": "worker', 'type": "chief'),
+            "there is no task chief 0 in its cluster",
+        ),
+        (cluster.tf_config(["a:1", "a:1"], 0), "an address occurs twice"),
     ],
 )
 def test_tf_config__malformed(monkeypatch, text, reason):
@@ -226,7 +217,7 @@ def test_tf_config__malformed(monkeypatch, text, reason):
 def test_tf_config__none_one_and_a_chief(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert cluster.from_environment() is None
-    monkeypatch.setenv("TF_CONFIG", tf_config(ADDRESSES, "1"))
+    monkeypatch.setenv("TF_CONFIG", cluster.tf_config(ADDRESSES, "1"))
     assert cluster.from_environment() == cluster.Cluster(tuple(ADDRESSES), 1)
     both = {"chief": ["c:1"], "worker": ["w:1"]}
     task = {"type": "worker", "index": 0}

@@ -12,8 +12,7 @@ import numpy as np
 from test_recovery import At, pretraining, with_callback
 
 from tf_dpred.callbacks.checkpoint import training_state
-from tf_dpred.callbacks.guards import Preempted
-from tf_dpred.cluster import WorkerLost
+from tf_dpred.errors import Preempted, WorkerLost
 
 
 def main(settings):

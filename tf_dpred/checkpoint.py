@@ -1,21 +1,22 @@
 """The file format of checkpoints: named arrays in one npz file.
 
 A file holds every array under its variable's name, the list of these `names` and
-`format_version`. It is written under another name, flushed to the disk and renamed, so
-under its own name it is always whole. Each array carries the zip format's CRC-32, and
-the list tells whether all are there, so a cut or changed file is noticed when it is
-read. Nothing in it can run code: `allow_pickle=False`.
+`format_version`. Under its own name it is always whole (`files.whole`). Each array
+carries the zip format's CRC-32, and the list tells whether all are there, so a cut or
+changed file is noticed when it is read. Nothing in it can run code:
+`allow_pickle=False`.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from absl import logging
+
+from tf_dpred import files
 
 FORMAT_VERSION = 1
 
@@ -45,26 +46,8 @@ def save(path: Path, state: Mapping[str, np.ndarray]) -> None:
       OSError: it could not be written (disk full, ...); nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, format_version=FORMAT_VERSION, names=sorted(state), **state)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    """Makes a rename in the directory outlast a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with files.whole(path) as file:
+        np.savez(file, format_version=FORMAT_VERSION, names=sorted(state), **state)
 
 
 def load(path: Path) -> dict[str, np.ndarray]:

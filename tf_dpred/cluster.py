@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 ACCEPTED = (
     '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
     '"index": 0}}, with another index in each process'
 )
-
-
-class WorkerLost(Exception):
-    """Another worker of the run ended; all must be started again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +81,22 @@ def _is_address(address: Any) -> bool:
 def _index(value: Any) -> Any:
     """TensorFlow takes the index as a number or as text."""
     return int(value) if isinstance(value, str) and value.isdigit() else value
+
+
+def tf_config(addresses: Sequence[str], index: int) -> str:
+    """TF_CONFIG for one of the workers at these addresses."""
+    task = {"type": "worker", "index": index}
+    return json.dumps({"cluster": {"worker": list(addresses)}, "task": task})
+
+
+def free_addresses(count: int) -> list[str]:
+    """Addresses of this machine at which nothing listens now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            for _ in range(count)
+        ]
+        return [f"127.0.0.1:{opened.getsockname()[1]}" for opened in sockets]
 
 
 def wait_for_all(cluster: Cluster, seconds: float) -> None:

@@ -1,24 +1,42 @@
-"""Writing small files so that what is there is always whole."""
+"""Writing files so that what is there is always whole."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file under another name, flushes it to the disk and renames it.
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """Opens a binary file that only in the end replaces the one of this name.
+
+    It is written under another name, flushed to the disk and renamed; so is the rename.
 
     Raises:
-      OSError: it could not be written; the file of before is intact.
+      OSError: it could not be written; nothing is left behind, and the file of before
+        is intact.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("w") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file by `whole`."""
+    with whole(path) as file:
+        file.write(text.encode())

@@ -13,7 +13,7 @@ from absl import app, flags, logging
 
 from tf_dpred import exit_codes
 from tf_dpred import flags as tf_dpred_flags
-from tf_dpred.cluster import WorkerLost
+from tf_dpred.errors import Preempted, RunFailed
 
 flags.adopt_module_key_flags(tf_dpred_flags)
 
@@ -68,22 +68,16 @@ def main(argv: Sequence[str]) -> None:
         from tf_dpred import train
 
         run = train.Pretraining(config)
-    except (ValueError, OSError, WorkerLost) as error:
+    except (ValueError, OSError, RunFailed) as error:
         logging.debug("refused", exc_info=True)
-        # By name: some of their modules import TensorFlow.
-        late = ("TooManyBadImages", "UnreadableImage", "WorkerLost")
-        failed = type(error).__name__ in late
-        code = exit_codes.FAILED if failed else exit_codes.REFUSED
-        sys.exit(_complain(error, code))
-    from tf_dpred.callbacks.guards import Preempted
-    from tf_dpred.data.bad_images import TooManyBadImages
-
+        failed = isinstance(error, RunFailed)
+        sys.exit(_complain(error, exit_codes.FAILED if failed else exit_codes.REFUSED))
     try:
         run.run()
     except Preempted as stop:
         logging.info("%s", stop)
         sys.exit(exit_codes.PREEMPTED)
-    except (FloatingPointError, OSError, TooManyBadImages, WorkerLost) as error:
+    except (FloatingPointError, OSError, RunFailed) as error:
         sys.exit(_complain(error, exit_codes.FAILED))
 
 

@@ -24,12 +24,12 @@ from tf_dpred.callbacks.history import EpochLog
 from tf_dpred.callbacks.knn import KNNMonitor
 from tf_dpred.callbacks.monitor import Progress, TensorBoard
 from tf_dpred.callbacks.target_ema import TargetEMA
-from tf_dpred.cluster import WorkerLost
 from tf_dpred.config import Config, refuse
 from tf_dpred.data import pipeline, sources
 from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.sources import Source
 from tf_dpred.data.views import ViewPair, view_pair
+from tf_dpred.errors import WorkerLost
 from tf_dpred.model import DirectPred
 from tf_dpred.networks import encoder
 from tf_dpred.optimizers import LARS, SGD
@@ -333,10 +333,9 @@ class Pretraining:
 
         Raises:
           FloatingPointError: a number is not finite and `on_nonfinite` is `stop`.
-          guards.Preempted: a signal ended the run; a checkpoint was written.
-          OSError: the last checkpoint could not be written, or an image not read.
-          TooManyBadImages: more than `max_bad_images` files cannot be used.
-          WorkerLost: another worker ended.
+          errors.Preempted: a signal ended the run; a checkpoint was written.
+          errors.RunFailed: images cannot be used, or another worker ended.
+          OSError: the last checkpoint could not be written.
         """
         try:
             with named_errors(), self._lost_workers():

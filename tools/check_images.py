@@ -59,13 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="images, in any sub-folders")
     root = parser.parse_args(arguments).folder
-    files = folder.images(root)
-    if not files:
-        print(
-            f"check_images: received {str(root)!r}, accepted: a folder with images "
-            f"({', '.join(image_files.EXTENSIONS)}).",
-            file=sys.stderr,
-        )
+    try:
+        files = folder.require_images(root)
+    except ValueError as error:
+        print(f"check_images: {error}", file=sys.stderr)
         return 2
     bad = 0
     for file, reason in unusable(root, files):

@@ -30,21 +30,6 @@ from tf_dpred.restore import newest_export
 BATCH = 64
 
 
-def listed(folder: Path) -> list[str]:
-    """Paths of the images below a folder, relative to it, sorted.
-
-    Raises:
-      ValueError: there is none.
-    """
-    found = image_folder.images(folder)
-    if not found:
-        raise ValueError(
-            f"received {str(folder)!r}, accepted: a folder with images "
-            f"({', '.join(image_files.EXTENSIONS)})."
-        )
-    return found
-
-
 def encode(
     signature, folder: Path, files: list[str]
 ) -> list[tuple[list[str], dict[str, np.ndarray]]]:
@@ -69,7 +54,7 @@ def encode(
 
 
 def _outputs(signature, folder: Path, files: list[str]) -> dict[str, np.ndarray]:
-    contents = tf.constant([(folder / file).read_bytes() for file in files])
+    contents = tf.stack([image_files.read(os.fsencode(folder / f)) for f in files])
     return {name: x.numpy() for name, x in signature(encoded=contents).items()}
 
 
@@ -79,7 +64,7 @@ def embed(export: Path, folder: Path) -> dict[str, np.ndarray]:
     Raises:
       ValueError: no export, or no image that can be decoded.
     """
-    files = listed(folder)
+    files = image_folder.require_images(folder)
     encoder = tf.saved_model.load(str(newest_export(export)))
     signature = encoder.signatures["encode_jpeg"]
     done, outputs = [], []

@@ -10,39 +10,27 @@ with the largest exit code of the workers.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 
-
-def free_ports(count: int) -> list[int]:
-    """Ports that no process listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
+from tf_dpred import cluster
 
 
 def start(
     workers: int, flags: Sequence[str], processes: list[subprocess.Popen]
 ) -> None:
     """Starts `python -m tf_dpred.main` with these flags as each of the workers."""
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    addresses = cluster.free_addresses(workers)
     for index in range(workers):
-        task = {"type": "worker", "index": index}
-        config = {"cluster": {"worker": addresses}, "task": task}
+        config = cluster.tf_config(addresses, index)
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-m", "tf_dpred.main", *flags],
-                env={**os.environ, "TF_CONFIG": json.dumps(config)},
+                env={**os.environ, "TF_CONFIG": config},
                 stderr=subprocess.PIPE,
                 text=True,
                 # Ctrl-C would reach them twice: from the terminal, and passed on.

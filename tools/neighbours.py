@@ -35,7 +35,7 @@ def neighbours(
     The query itself, where the folder holds it, is one of them.
     """
     encoder = tf.saved_model.load(str(newest_export(export)))
-    encoded = tf.constant([query.read_bytes()])
+    encoded = image_files.read(os.fsencode(query))[None]
     found = encoder.signatures["encode_jpeg"](encoded=encoded)["representation"]
     similarity, rows = knn.nearest(features["representation"], found.numpy(), count)
     files = features["files"][rows[0]]
@@ -46,7 +46,7 @@ def strip(files: Sequence[Path]) -> np.ndarray:
     """Images side by side, uint8 [h, w, 3], white between; the first set apart."""
     picture = np.full((SIDE + 2 * GAP, GAP, 3), 255, np.uint8)
     for index, file in enumerate(files):
-        image = image_files.decode(tf.constant(file.read_bytes()))
+        image = image_files.decode(image_files.read(os.fsencode(file)))
         tile = tf.image.resize_with_pad(image, SIDE, SIDE, antialias=True)
         tile = tf.cast(tf.clip_by_value(tf.round(tile), 0, 255), tf.uint8).numpy()
         right = 4 * GAP if index == 0 else GAP
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found = neighbours(given.export, features, given.query, given.count)
         files = [given.query, *(given.folder / file for file, _ in found)]
         picture = strip(files)
-    except (OSError, ValueError, tf.errors.InvalidArgumentError) as error:
+    except (OSError, ValueError, tf.errors.OpError) as error:
         sys.exit(f"neighbours: {' '.join(str(error).split())}")
     given.output.write_bytes(tf.io.encode_png(picture).numpy())
     for file, similarity in found:

@@ -160,7 +160,7 @@ class Checkpoints(keras.callbacks.Callback):
             logging.error(
                 "no checkpoint at step %d: %s. Training goes on; the last good "
                 "checkpoint is intact.",
-                self._model.steps_done,
+                self._tried_step,
                 error,
             )
 
@@ -170,13 +170,11 @@ class Checkpoints(keras.callbacks.Callback):
         self._pending_metrics = {}
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if self._model.steps_done % self.steps_per_epoch == 0:
+        step = self._model.steps_done
+        if step % self.steps_per_epoch == 0:
             return  # `on_epoch_end` saves, when the epoch's metrics are logged
         # Not `step % every`: steps_per_execution may jump over the multiples.
-        if (
-            self.every
-            and self._model.steps_done // self.every > self._tried_step // self.every
-        ):
+        if self.every and step // self.every > self._tried_step // self.every:
             self._save_or_report()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

@@ -11,6 +11,7 @@ from absl import logging
 
 from tf_dpred import replicas
 from tf_dpred.callbacks.checkpoint import Checkpoints
+from tf_dpred.errors import Preempted
 
 
 class CollapseWarning(keras.callbacks.Callback):
@@ -77,10 +78,6 @@ class ReportSkipped(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if logs is not None:
             logs["skipped_updates"] = int(self.model.guard.count.numpy())
-
-
-class Preempted(Exception):
-    """A signal ended the run after a checkpoint; the same command continues it."""
 
 
 class Preemption(keras.callbacks.Callback):

@@ -12,10 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.data import image_files
-
-
-class TooManyBadImages(ValueError):
-    """More files than `--max_bad_images` cannot be used."""
+from tf_dpred.errors import TooManyBadImages, UnreadableImage
 
 
 class BadImages:
@@ -83,10 +80,6 @@ class BadImages:
                     file.write(line)
         except OSError as error:
             logging.error("%s is not complete: %s", self.record, error)
-
-
-class UnreadableImage(OSError):
-    """A file vanished, or may not be read."""
 
 
 @contextlib.contextmanager

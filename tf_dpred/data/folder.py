@@ -136,6 +136,21 @@ def images(root: Path) -> list[str]:
     return sorted(file for file in _files(root) if file.lower().endswith(EXTENSIONS))
 
 
+def require_images(root: Path) -> list[str]:
+    """As `images`, of which there must be one; for tools that are given a folder.
+
+    Raises:
+      ValueError: there is none, or no such folder.
+    """
+    found = images(root)
+    if not found:
+        raise ValueError(
+            f"received {str(root)!r}, accepted: a folder with images "
+            f"({', '.join(EXTENSIONS)})."
+        )
+    return found
+
+
 def other_kinds(root: Path) -> str:
     """Images below `root` that cannot be read, by kind: "12 .heic, 3 .tif"."""
     suffixes = Counter(os.path.splitext(file)[1].lower() for file in _files(root))

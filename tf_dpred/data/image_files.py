@@ -4,8 +4,8 @@ TensorFlow's decoders do the work. What they get wrong or do not survive is foun
 in the header: pictures too large for the memory, palette BMP (its indices would be read
 as gray values), animated WebP (its decoder corrupts the heap), WebP with transparency
 (decoded only if asked for four channels) and the EXIF orientation of photographs (not
-applied). Everything is a graph of stateless operations: the same function reads images
-for training and inside an export.
+applied). `decode` is a graph of stateless operations: the same function serves for
+training and inside an export. Only `read`, which shortens a GIF, calls Python.
 
 Transparency is dropped, the colour below it kept; 16 bits become 8; of an animated GIF
 the first frame is taken.
@@ -139,8 +139,9 @@ def _decoders(encoded: tf.Tensor, call: Callable[..., tf.Tensor]) -> tf.Tensor:
         return tf.ensure_shape(image, [None, None, 3])
 
     def not_jpeg() -> tf.Tensor:
+        header = _header(encoded)
         return tf.cond(
-            _is_webp(encoded) & _is_webp_with_alpha(_header(encoded)),
+            _is_webp(header) & _is_webp_with_alpha(header),
             lambda: call(webp_with_alpha),
             lambda: call(usual),
         )
@@ -218,7 +219,7 @@ def _complaint(encoded: tf.Tensor) -> tf.Tensor:
         kinds = ", ".join(EXTENSIONS)
         complaints = (
             (tf.equal(tf.strings.length(encoded), 0), "an empty file"),
-            (~_is_known(encoded), f"not a file of one of the kinds {kinds}"),
+            (~_is_known(header), f"not a file of one of the kinds {kinds}"),
             (_is_palette_bmp(header), "a BMP file with less than 24 bits per pixel"),
             (_is_animated_webp(header), "an animated WebP file"),
         )
@@ -243,10 +244,9 @@ def _accepted(complaint: tf.Tensor) -> list[tf.Operation]:
     return [] if check is None else [check]
 
 
-def _begins(encoded: tf.Tensor, text: bytes, at: int = 0) -> tf.Tensor:
-    end = tf.strings.substr(encoded, 0, at + len(text))
-    there = tf.strings.length(end) == at + len(text)
-    return there & tf.equal(tf.strings.substr(end, tf.where(there, at, 0), -1), text)
+def _begins(encoded: tf.Tensor, text: bytes) -> tf.Tensor:
+    """As `_holds`, for what is asked of every file, without the cost of a header."""
+    return tf.equal(tf.strings.substr(encoded, 0, len(text)), text)
 
 
 def _header(encoded: tf.Tensor) -> tf.Tensor:
@@ -273,14 +273,14 @@ def _is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     return _begins(encoded, b"\xff\xd8\xff")
 
 
-def _is_webp(encoded: tf.Tensor) -> tf.Tensor:
-    return _begins(encoded, b"RIFF") & _begins(encoded, b"WEBP", 8)
+def _is_webp(header: tf.Tensor) -> tf.Tensor:
+    return _holds(header, 0, b"RIFF") & _holds(header, 8, b"WEBP")
 
 
-def _is_known(encoded: tf.Tensor) -> tf.Tensor:
+def _is_known(header: tf.Tensor) -> tf.Tensor:
     others = (b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
-    return _is_webp(encoded) | tf.reduce_any(
-        tf.stack([_begins(encoded, other) for other in others])
+    return _is_webp(header) | tf.reduce_any(
+        tf.stack([_holds(header, 0, other) for other in others])
     )
 
 

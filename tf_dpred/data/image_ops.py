@@ -217,8 +217,10 @@ def center_box(height: tf.Tensor, width: tf.Tensor, fraction: float) -> tf.Tenso
 
 
 def decode(image: tf.Tensor) -> tf.Tensor:
-    """Turns an encoded image into uint8 [H, W, 3]; of an animation, the first frame.
+    """Turns a data set's image into uint8 [H, W, 3]; of an animation, the first frame.
 
+    What is encoded is taken as it is, as others who use the data set do: neither turned
+    upright nor checked; `image_files.decode` is for files of people.
     Decoded images (uint8 [H, W, 3] or [H, W, 1]) pass; one channel becomes three.
     """
     if image.dtype == tf.string:
