@@ -231,38 +231,6 @@ def test_accumulation__equals_the_whole_batch(predictor, policy):
         np.testing.assert_allclose(split.history.history[name], value, rtol=1e-10)
 
 
-def test_train_step__mixed_float16_scales_the_loss(policy):
-    """Without scale_loss the step would be 32768 times too small."""
-    moved = []
-    for precision in ("float32", "mixed_float16"):
-        policy(precision)
-        model = toys.model(Linear())
-        before = toys.arrays(model.learned_variables)
-        model.compile(SGD(0.1), run_eagerly=True)
-        toys.fit(model, toys.views(1))
-        after = toys.arrays(model.learned_variables)
-        moved.append(
-            np.concatenate(
-                [np.ravel(a - b) for a, b in zip(after, before, strict=True)]
-            )
-        )
-    error = np.linalg.norm(moved[1] - moved[0]) / np.linalg.norm(moved[0])
-    assert error < 0.02
-
-
-def test_train_step__mixed_bfloat16_is_near_float32(policy):
-    moved = []
-    for precision in ("float32", "mixed_bfloat16"):
-        policy(precision)
-        model = toys.model()
-        model.compile(SGD(0.1), run_eagerly=True)
-        loss = toys.fit(model, toys.views(2)).history["loss"][0]
-        moved.append((loss, np.array(model.predictor.correlation)))
-    assert moved[1][0] == pytest.approx(moved[0][0], abs=0.02)
-    largest = np.abs(moved[0][1]).max()
-    np.testing.assert_allclose(moved[1][1], moved[0][1], atol=0.03 * largest)
-
-
 def train_on(replicas, optimizer, freq):
     """State and logs after a run on one or two devices; values are per replica."""
     devices = strategy(replicas)

@@ -319,7 +319,7 @@ class TrainingConfig(Section):
     precision: str = setting(
         "float32",
         "Keras dtype policy",
-        choices=("float32", "mixed_bfloat16", "float64"),
+        choices=("float32", "mixed_bfloat16", "mixed_float16", "float64"),
     )
     jit_compile: bool = setting(False, "compile the step by XLA (slow on CPU)")
     steps_per_execution: int = setting(

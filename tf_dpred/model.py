@@ -10,6 +10,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from tf_dpred import replicas, spectrum
 from tf_dpred.guard import FiniteGuard
+from tf_dpred.loss_scale import LossScale
 from tf_dpred.losses import LOSSES
 from tf_dpred.predictors import Predictor
 from tf_dpred.replicas import EqualMean, StopRequest
@@ -77,6 +78,8 @@ class DirectPred(keras.Model):
         self.accumulation_steps = accumulation_steps
         self.skip_nonfinite = skip_nonfinite
         self.guard = FiniteGuard()
+        float16 = self.dtype_policy.compute_dtype == "float16"
+        self.loss_scale = LossScale() if float16 else None
         self.loss_tracker = EqualMean("loss")
         self.feature_std = EqualMean("feature_std")
         self.stop = StopRequest()
@@ -126,7 +129,15 @@ class DirectPred(keras.Model):
             None: the optimizer's. Need an optimizer of `tf_dpred.optimizers`.
           **kwargs: `jit_compile` (default False), `steps_per_execution`,
             `run_eagerly`, as in `keras.Model.compile`.
+
+        Raises:
+          ValueError: a LossScaleOptimizer.
         """
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            raise ValueError(
+                "compile: received a LossScaleOptimizer, accepted: the optimizer "
+                "inside it; under mixed_float16 the step scales the loss itself."
+            )
         if predictor_weight_decay is not None or predictor_learning_rate is not None:
             optimizer.set_group(
                 self.predictor.trainable_variables,
@@ -134,7 +145,7 @@ class DirectPred(keras.Model):
                 learning_rate=predictor_learning_rate,
             )
         kwargs.setdefault("jit_compile", False)
-        super().compile(optimizer=optimizer, **kwargs)
+        super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
         self.optimizer.build(self.learned_variables)
 
     def install_target_update(self, update: Callable[[tf.Tensor], None]) -> None:
@@ -195,25 +206,31 @@ class DirectPred(keras.Model):
                 "fit(..., callbacks=[TargetEMA(schedule), ...])."
             )
         step = tf.convert_to_tensor(self.optimizer.iterations)
-        before = self._copy_of_state() if self.skip_nonfinite else []
+        before = self._copies(self._all_variables()) if self.skip_nonfinite else []
         finite = self._step(data, step)
-        for variable, value in before:
-            variable.assign(tf.where(finite, variable, value))
+        _restore(before, unless=finite)
         return self.get_metrics_result()
 
-    def _copy_of_state(self) -> list[tuple[keras.Variable, tf.Tensor]]:
-        """The variables that a skipped step must not change, and their values."""
-        counters = {id(v) for v in self.guard.variables}
-        counters.add(id(self.optimizer.iterations))
+    def _all_variables(self) -> list[keras.Variable]:
         metrics = [v for metric in self.metrics for v in metric.variables]
-        variables = self.variables + metrics + self.optimizer.variables
-        return [(v, tf.identity(v.value)) for v in variables if id(v) not in counters]
+        return self.variables + metrics + self.optimizer.variables
+
+    def _copies(self, variables) -> list[tuple[keras.Variable, tf.Tensor]]:
+        """The variables that an undone step must not change, and their values.
+
+        It counts as a step, and what counts such steps goes on.
+        """
+        counters = [*self.guard.variables, self.optimizer.iterations]
+        if self.loss_scale is not None:
+            counters += self.loss_scale.variables
+        kept = {id(v) for v in counters}
+        return [(v, tf.identity(v.value)) for v in variables if id(v) not in kept]
 
     def _step(self, data, step: tf.Tensor) -> tf.Tensor:
         """The step of the paper -> whether everything in it was finite."""
         variables = self.learned_variables
         gradients, loss, projections = self._accumulate(data, variables)
-        self.optimizer.apply(gradients, variables)
+        self._apply(gradients, variables)
         f1, f2, z1, z2 = (tf.concat(p, axis=0) for p in zip(*projections, strict=True))
         self.predictor.observe(f1, f2, z1, z2)
         self.predictor.reset(step)
@@ -226,14 +243,26 @@ class DirectPred(keras.Model):
         self.feature_std.update_state(spectrum.feature_std(f1))
         return self.guard.observe(step, self._watched(loss, gradients))
 
+    def _apply(self, gradients, variables) -> None:
+        """One step of the optimizer; where float16 overflowed, it only counts."""
+        if self.loss_scale is None:
+            self.optimizer.apply(gradients, variables)
+            return
+        fits = self.loss_scale.observe(gradients)
+        before = self._copies(variables + self.optimizer.variables)
+        self.optimizer.apply(gradients, variables)
+        _restore(before, unless=fits)
+
     def _watched(self, loss, gradients) -> list[tf.Tensor | None]:
         """In the order of `guard.QUANTITIES`."""
-        # Loss scaling overflows on purpose, and skips such a step by itself.
-        scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+        norm = tf.linalg.global_norm(gradients)
+        if self.loss_scale is not None:
+            # Above its lowest value an overflow is the scale's, which falls.
+            norm = tf.where(self.loss_scale.scale > 1, tf.zeros_like(norm), norm)
         matrix = getattr(self.predictor, "matrix", None)
         return [
             loss,
-            None if scaled else tf.linalg.global_norm(gradients),
+            norm,
             self.predictor.correlation,
             None if matrix is None else tf.convert_to_tensor(matrix),
         ]
@@ -251,7 +280,8 @@ class DirectPred(keras.Model):
                 # The optimizer sums over replicas; micro-batches are summed below.
                 share = self.distribute_strategy.num_replicas_in_sync
                 mean = tf.reduce_mean(loss) / (share * self.accumulation_steps)
-                mean = self.optimizer.scale_loss(mean)
+                if self.loss_scale is not None:
+                    mean = self.loss_scale.multiply(mean)
             gradients = tape.gradient(mean, [v.value for v in variables])
             if total is None:
                 total = gradients
@@ -259,6 +289,8 @@ class DirectPred(keras.Model):
                 total = [t + g for t, g in zip(total, gradients, strict=True)]
             losses.append(tf.reduce_mean(loss))
             projections.append([tf.stop_gradient(p) for p in projected])
+        if self.loss_scale is not None:
+            total = self.loss_scale.divide(total)
         return total, tf.reduce_mean(losses), projections
 
     def _loss(self, view1, view2):
@@ -274,3 +306,9 @@ class DirectPred(keras.Model):
         if self.symmetric:
             loss += self.distance(self.predictor(f2, training=True), z1, f2)
         return loss, (f1, f2, z1, z2)
+
+
+def _restore(before: list[tuple[keras.Variable, tf.Tensor]], *, unless) -> None:
+    """Gives variables their earlier values back where the bool scalar is False."""
+    for variable, value in before:
+        variable.assign(tf.where(unless, variable, value))

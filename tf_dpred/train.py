@@ -490,7 +490,6 @@ class Pretraining:
             config.optimizer.warmup_epochs,
         )
         optimizer = self.model.optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         if isinstance(optimizer, LARS):
             excluded = [
                 v.path for v in self.model.learned_variables if optimizer.is_excluded(v)

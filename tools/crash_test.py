@@ -4,7 +4,9 @@
     python tools/crash_test.py --signal=SIGTERM -- ...any flags of tf_dpred.main...
 
 Trains once unbroken, then once with a signal at random times, starting the same command
-again after each, until at least `--kills` signals were sent and the run is done. Exits
+again after each, until at least `--kills` signals were sent and the run is done. Every
+other time is counted from the first logged step, so that a slow start does not shield
+the training. Exits
 with 0 only if every variable of the two last checkpoints is equal to the bit, and so is
 the logged loss curve, each point of it as often as it was logged.
 """
@@ -52,6 +54,8 @@ def train_broken(
         log = workdir.with_suffix(".log").open("a")
         process = subprocess.Popen(command(workdir, flags), stderr=log)
         if sent < kills:
+            if sent % 2:
+                wait_for_training(process, workdir)
             try:
                 process.wait(random.uniform(0, longest))
             except subprocess.TimeoutExpired:
@@ -65,6 +69,17 @@ def train_broken(
         # A process that has not set up its handlers yet dies of SIGTERM itself.
         if code not in (-number, exit_codes.PREEMPTED):
             sys.exit(f"exit code {code}; see {log.name}")
+
+
+def wait_for_training(process: subprocess.Popen, workdir: Path) -> None:
+    """Until the process has logged a step, in an event file of its own, or ended."""
+    before = event_files(workdir)
+    while process.poll() is None and event_files(workdir) == before:
+        time.sleep(0.1)
+
+
+def event_files(workdir: Path) -> list[Path]:
+    return sorted((workdir / "tensorboard").glob("*"))
 
 
 def last_step(workdir: Path) -> str:
@@ -90,7 +105,7 @@ def loss_curve(workdir: Path) -> dict[int, set[float]]:
     from tensorboard.util.tensor_util import make_ndarray
 
     curve: dict[int, set[float]] = {}
-    for path in sorted((workdir / "tensorboard").iterdir()):
+    for path in event_files(workdir):
         events = EventAccumulator(str(path), size_guidance={"tensors": 0}).Reload()
         if "train/loss" not in events.Tags()["tensors"]:
             continue

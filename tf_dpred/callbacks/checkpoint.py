@@ -28,6 +28,8 @@ def training_state(model: DirectPred) -> dict[str, keras.Variable]:
         "guard": model.guard.variables,
         "metrics": [v for metric in model.metrics for v in metric.variables],
     }
+    if model.loss_scale is not None:
+        parts["loss_scale"] = model.loss_scale.variables
     if model.has_separate_target:
         parts["target"] = model.target.variables
     state = {

@@ -1,0 +1,66 @@
+"""Dynamic loss scaling for float16, on any number of replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from tf_dpred import replicas
+
+FIRST = 2.0**15
+GROWTH_STEPS = 2000
+
+
+class LossScale(keras.layers.Layer):
+    """Keeps the gradients of float16 in its range (arXiv 1710.03740, 3.2).
+
+    The loss is multiplied by `scale`, the gradients are divided by it. A step whose
+    gradients overflow on any replica must be dropped, and halves the scale; after
+    `GROWTH_STEPS` in a row that did not, it doubles. It starts at `FIRST`, and below 1
+    it does not fall.
+
+    `keras.optimizers.LossScaleOptimizer` asks the first replica alone, and does not
+    count a dropped step, on which the schedules, F and the target depend.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(name="loss_scale", dtype="float32", **kwargs)
+        self.scale = self._number("scale", "float32", FIRST)
+        self.good_steps = self._number("good_steps", "int64", 0)
+        self.dropped = self._number("dropped", "int64", 0)
+        self.built = True
+
+    def _number(self, name: str, dtype: str, start: float) -> keras.Variable:
+        return self.add_weight(
+            name=name,
+            shape=[],
+            dtype=dtype,
+            initializer=lambda shape, dtype: tf.constant(start, dtype),
+            trainable=False,
+        )
+
+    def multiply(self, loss: tf.Tensor) -> tf.Tensor:
+        """The loss to take gradients of."""
+        return loss * tf.cast(self.scale, loss.dtype)
+
+    def divide(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The gradients of the loss itself, in float32."""
+        return [tf.cast(g, tf.float32) / self.scale for g in gradients]
+
+    def observe(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Adapts the scale to one step's gradients.
+
+        Returns:
+          bool scalar, equal on all replicas: none overflowed; else the step must be
+          dropped.
+        """
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+        finite = replicas.mean(tf.cast(finite, tf.float32)) == 1
+        scale, good = tf.convert_to_tensor(self.scale), self.good_steps + 1
+        grown = tf.where(good >= GROWTH_STEPS, 2 * scale, scale)
+        self.scale.assign(tf.where(finite, grown, tf.maximum(scale / 2, 1)))
+        self.good_steps.assign(tf.where(finite & (good < GROWTH_STEPS), good, 0))
+        self.dropped.assign_add(tf.cast(~finite, tf.int64))
+        return finite
