@@ -322,6 +322,9 @@ class TrainingConfig(Section):
         choices=("float32", "mixed_bfloat16", "mixed_float16", "float64"),
     )
     jit_compile: bool = setting(False, "compile the step by XLA (slow on CPU)")
+    run_eagerly: bool = setting(
+        False, "run the step operation by operation, to look into it (slow)"
+    )
     steps_per_execution: int = setting(
         1, "optimizer steps in one call of the compiled function", at_least=1
     )
@@ -378,6 +381,8 @@ class TrainingConfig(Section):
             refuse("logical_cpus", self.logical_cpus, "1 with --strategy=multi_worker")
         if self.precision == "float64" and self.jit_compile:
             refuse("jit_compile", True, "false with --precision=float64")
+        if self.run_eagerly and self.jit_compile:
+            refuse("jit_compile", True, "false with --run_eagerly")
 
 
 @dataclasses.dataclass(frozen=True)

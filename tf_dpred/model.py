@@ -274,6 +274,9 @@ class DirectPred(keras.Model):
         )
         projections, losses, total = [], [], None
         for view1, view2 in micro_batches:
+            # One after the other: side by side they would need the memory of all.
+            with tf.control_dependencies(total or []):
+                view1, view2 = tf.identity(view1), tf.identity(view2)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([v.value for v in variables])
                 loss, projected = self._loss(view1, view2)

@@ -133,6 +133,7 @@ def build_model(
         predictor_weight_decay=config.optimizer.predictor_weight_decay,
         predictor_learning_rate=predictor_learning_rate(config, steps_per_epoch),
         jit_compile=config.training.jit_compile,
+        run_eagerly=config.training.run_eagerly,
         steps_per_execution=config.training.steps_per_execution,
     )
     return model

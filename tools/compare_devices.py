@@ -1,10 +1,11 @@
-"""Trains one configuration on 1, 2 and 4 devices and says how far the results differ.
+"""Trains one configuration on several devices or in several ways and compares.
 
     python tools/compare_devices.py -- --flagfile=configs/quickstart.cfg --epochs=3
     python tools/compare_devices.py --runs=1,2,2w -- ...any flags of tf_dpred.main...
+    python tools/compare_devices.py --runs=eager,graph,xla -- ...
 
 `4` is one process with the CPU split into 4 mirrored devices, `2w` two processes over
-loopback. Prints the largest difference of any variable of the last checkpoint from that
+loopback. `eager`, `graph` and `xla` run the step in these ways on one device. Prints the largest difference of any variable of the last checkpoint from that
 of the first run, relative to the variable's largest value, and of the logged losses.
 Variables that are nothing but rounding (below 1e-6) are not compared.
 """
@@ -22,11 +23,14 @@ import numpy as np
 from tf_dpred import checkpoint
 
 NOISE = 1e-6
+WAYS = {"eager": ["--run_eagerly"], "graph": [], "xla": ["--jit_compile"]}
 
 
 def command(run: str, workdir: Path, flags: list[str]) -> list[str]:
     """What trains in one of the ways."""
-    if run.endswith("w"):
+    if run in WAYS:
+        program, devices = ["-m", "tf_dpred.main"], WAYS[run]
+    elif run.endswith("w"):
         program = ["tools/launch_local.py", f"--workers={run[:-1]}", "--"]
         devices = ["--strategy=multi_worker"]
     else:
@@ -60,7 +64,7 @@ def losses(workdir: Path) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", default="1,2,4", help="devices; 2w: two workers")
+    parser.add_argument("--runs", default="1,2,4", help="see above")
     parser.add_argument("--directory", type=Path, default=Path("runs/compare_devices"))
     parser.add_argument("flags", nargs="*", help="of tf_dpred.main, after --")
     given = parser.parse_args()
@@ -77,13 +81,13 @@ def main() -> None:
         path, state = checkpoint.load_latest(workdir / "checkpoints")
         if first is None:
             first = state, losses(workdir)
-            print(f"{run:>3}: {len(state)} variables, {path.stem}", flush=True)
+            print(f"{run:>5}: {len(state)} variables, {path.stem}", flush=True)
             continue
         found = differences(first[0], state)
         difference, name = found[0]
         loss = np.max(np.abs(losses(workdir) / first[1] - 1))
         where = f"{name} of {len(found)} variables"
-        print(f"{run:>3}: {difference:.1e} ({where}), loss {loss:.1e}", flush=True)
+        print(f"{run:>5}: {difference:.1e} ({where}), loss {loss:.1e}", flush=True)
 
 
 if __name__ == "__main__":
