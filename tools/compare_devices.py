@@ -5,9 +5,10 @@
     python tools/compare_devices.py --runs=eager,graph,xla -- ...
 
 `4` is one process with the CPU split into 4 mirrored devices, `2w` two processes over
-loopback. `eager`, `graph` and `xla` run the step in these ways on one device. Prints the largest difference of any variable of the last checkpoint from that
-of the first run, relative to the variable's largest value, and of the logged losses.
-Variables that are nothing but rounding (below 1e-6) are not compared.
+loopback. `eager`, `graph` and `xla` run the step in these ways on one device. Prints
+the largest difference of any variable of the last checkpoint from that of the first
+run, relative to the variable's largest value, and of the logged losses. Variables that
+are nothing but rounding (below 1e-6) are not compared.
 """
 
 from __future__ import annotations
