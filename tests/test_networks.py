@@ -1,7 +1,5 @@
 """Architectures: published sizes, shapes, stems, heads, precision."""
 
-import logging
-
 import keras
 import numpy as np
 import pytest
@@ -252,23 +250,43 @@ def test_network__bfloat16_is_near_float32(policy):
     assert np.abs(a - b).max() < 0.03 * np.abs(b).max()
 
 
-def test_backbone__keras_application(caplog):
+def test_backbone__keras_application():
     config = NetworkConfig(backbone="MobileNetV3Small")
-    with caplog.at_level(logging.INFO, logger="absl"):
-        model = encoder.backbone(config, 32)
+    model = encoder.backbone(config, 32)
     assert model.output_shape == (None, 576)
     assert not any("rescaling" in layer.name for layer in model.layers)
-    (line,) = [r.getMessage() for r in caplog.records if "BatchNorm" in r.getMessage()]
-    assert "not synchronised over devices" in line
-    assert "34 layers" in line
     network = encoder.network(model, config, MEAN, STD, "online")
     assert network(photos(2, 32))[1].shape == (2, 128)
 
 
-def test_backbone__own_batch_norm_is_not_warned_of(caplog):
-    with caplog.at_level(logging.INFO, logger="absl"):
-        encoder.warn_of_local_batch_norm(resnet("resnet18", 16, width=0.125))
-    assert not caplog.records
+def test_with_own_batch_norm__same_model():
+    """Nested models too; momentum and epsilon stay those of the layer."""
+    inner = keras.Sequential(
+        [keras.layers.BatchNormalization(momentum=0.8, epsilon=0.01)], name="inner"
+    )
+    outer = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(4, 3),
+            keras.layers.BatchNormalization(),
+            inner,
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    outer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in outer.get_weights()])
+    copy = encoder.with_own_batch_norm(outer)
+    found = [
+        layer
+        for layer in copy._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert [type(layer) for layer in found] == [BatchNormalization] * 2
+    assert (found[1].momentum, found[1].epsilon) == (0.8, 0.01)
+    x = rng.normal(size=(2, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(copy(x), outer(x), rtol=1e-5, atol=1e-6)
+    training = copy(x, training=True).numpy()
+    np.testing.assert_allclose(training, outer(x, training=True), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

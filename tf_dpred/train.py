@@ -104,9 +104,7 @@ def build_model(
     def new_backbone() -> keras.Model:
         if backbone is None:
             return encoder.backbone(config.network, size)
-        copy = keras.models.clone_model(backbone)
-        copy.set_weights(backbone.get_weights())
-        return copy
+        return encoder.with_own_batch_norm(backbone)
 
     def new_network(name: str) -> keras.Model:
         return encoder.network(

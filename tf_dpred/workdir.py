@@ -58,6 +58,11 @@ class Workdir:
     def __init__(self, path: str):
         self.path = Path(path)
         self._lock: TextIO | None = None
+        if "://" in path:
+            raise ValueError(
+                f"--workdir: received {path!r}, accepted: a directory of this "
+                "machine's file system (a bucket can be mounted)."
+            )
         probe = self.path / f".writable.{os.getpid()}"
         try:
             self.path.mkdir(parents=True, exist_ok=True)

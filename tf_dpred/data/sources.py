@@ -31,7 +31,8 @@ def open_source(
         "folder" (image files below `data_dir`) or the name of a TFDS image data set.
       split: one of the data set's, for TFDS in its syntax ("train[:20000]",
         "train+unlabelled"); None for the training split.
-      data_dir: the folder, or where TFDS keeps its data (None: its default place).
+      data_dir: the folder, or where TFDS keeps its data (None: its default place),
+        which may be a bucket (gs://...).
       shuffle_buffer: encoded images in the shuffle buffer of a TFDS data set; the
         other kinds are shuffled completely.
       limit: use no more than this many examples. TFDS stores them in random order, so
@@ -46,7 +47,7 @@ def open_source(
             f"Invalid limit: received {limit}, accepted: at least 1, or None."
         )
     if data_dir is not None and dataset != "digits":
-        _check_exists(data_dir)
+        _check_exists(dataset, data_dir)
     if dataset == "digits":
         return _open_digits("train" if split is None else split, limit)
     if dataset == "folder":
@@ -65,14 +66,20 @@ def default_splits(dataset: str, data_dir: str | None) -> tuple[str, str | None]
     if dataset == "digits":
         return "train", "test"
     if data_dir is not None:
-        _check_exists(data_dir)
+        _check_exists(dataset, data_dir)
     if dataset == "folder":
         return folder.default_splits(data_dir)
     return tfds_images.default_splits(dataset, data_dir)
 
 
-def _check_exists(data_dir: str) -> None:
-    if "://" not in data_dir and not Path(data_dir).is_dir():
+def _check_exists(dataset: str, data_dir: str) -> None:
+    if "://" in data_dir:
+        if dataset == "folder":
+            raise ValueError(
+                f"--data_dir: received {data_dir!r}, accepted: for --dataset=folder, a "
+                "directory of this machine's file system (a bucket can be mounted)."
+            )
+    elif not Path(data_dir).is_dir():
         raise ValueError(
             f"--data_dir: received {data_dir!r}, accepted: an existing directory."
         )

@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -110,7 +109,7 @@ def _builder(dataset: str, data_dir: str | None) -> Any:
     name = dataset.split("/")[0].split(":")[0]
     known = tfds.list_builders(with_community_datasets=False)
     # A prepared data set needs no code of its own.
-    if name not in known and not (data_dir and (Path(data_dir) / name).is_dir()):
+    if name not in known and not (data_dir and tf.io.gfile.isdir(f"{data_dir}/{name}")):
         near = difflib.get_close_matches(name, ("digits", "folder", *known))
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
         raise ValueError(

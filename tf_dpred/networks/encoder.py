@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable, Sequence
 
 import keras
-from absl import logging
 
 from tf_dpred.config import NetworkConfig
 from tf_dpred.networks.heads import projector
@@ -82,8 +81,7 @@ def backbone(config: NetworkConfig, image_size: int) -> keras.Model:
             f"--backbone={config.backbone} cannot be built for --image_size="
             f"{image_size}: {error}"
         ) from error
-    warn_of_local_batch_norm(model)
-    return model
+    return with_own_batch_norm(model)
 
 
 def check_name(name: str) -> None:
@@ -113,21 +111,25 @@ def application(name: str) -> Callable[..., keras.Model]:
     return getattr(keras.applications, name)
 
 
-def warn_of_local_batch_norm(model: keras.Model) -> None:
-    """Logs that BatchNorms which are not this package's stay per replica."""
-    foreign = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
-        and not isinstance(layer, BatchNormalization)
-        and not layer.synchronized
-    ]
-    if foreign:
-        logging.info(
-            "%s keeps its own BatchNorm in %d layers: not synchronised over devices.",
-            model.name,
-            len(foreign),
-        )
+def with_own_batch_norm(model: keras.Model) -> keras.Model:
+    """A copy, with its weights, whose BatchNorms are this package's.
+
+    Keras' own would take the statistics of each replica's share of the batch.
+
+    Args:
+      model: Functional or Sequential; models inside it are copied as well.
+    """
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if type(layer) is keras.layers.BatchNormalization:
+            # For an axis that is not the last one, which is left to Keras.
+            return BatchNormalization.from_config({**config, "synchronized": True})
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def network(
