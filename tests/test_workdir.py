@@ -34,6 +34,13 @@ def test_init__a_file_in_the_way(tmp_path, below):
     assert "\n" not in message
 
 
+def test_init__a_bucket(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="received 'gs://b/run', accepted: a direct"):
+        Workdir("gs://b/run")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_paths__lie_below_it(tmp_path):
     made = Workdir(str(tmp_path))
     for path in (made.epochs, made.checkpoints, made.tensorboard):
