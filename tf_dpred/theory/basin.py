@@ -25,7 +25,7 @@ def collapses(
     """Whether a mode that starts at (p, s, tau) ends at s = 0.
 
     Followed until s is a millionth of its start, p has risen to p+, or nothing moves.
-    What stops below the middle of p- and p+ is at the boundary, and counts as collapsed.
+    What stops below the middle of p- and p+ is at the boundary: counted as collapsed.
 
     Args:
       p, s: the start; s above 0.

@@ -48,8 +48,8 @@ def integrate(
       FloatingPointError: the state became infinite.
     """
     times = np.asarray(times, float)
-    steps = np.diff(times)
-    if times.ndim != 1 or not len(steps) or not (np.all(steps > 0) | np.all(steps < 0)):
+    steps = np.diff(np.atleast_1d(times))
+    if not len(steps) or not (np.all(steps > 0) or np.all(steps < 0)):
         raise ValueError(
             f"Invalid times: received shape {times.shape}, accepted: at least two, "
             "increasing or decreasing."
@@ -309,8 +309,8 @@ def alignment_matrix(
 
     K = (1+sigma^2) [(alpha_p/2) F + W_p^2] - tau W_p + (eta + eta_p/2) I
 
-    If its smallest eigenvalue stays above l0 > 0, |L(t)| <= e^{-2 l0 t} |L(0)|. The last
-    term is 3/2 eta in the paper; that of separate decays is derived.
+    If its smallest eigenvalue stays above l0 > 0, |L(t)| <= e^{-2 l0 t} |L(0)|. The
+    last term is 3/2 eta in the paper; that of separate decays is derived.
 
     Args:
       w_p, f: [..., n2, n2] symmetric.

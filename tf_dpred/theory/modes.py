@@ -31,15 +31,15 @@ def velocity(
       levers: the settings.
 
     Returns:
-      dp, ds, dtau, each of the common shape.
+      dp, ds, dtau.
     """
-    p, s, tau = np.broadcast_arrays(*(np.asarray(a, float) for a in (p, s, tau)))
+    p, s, tau = (np.asarray(a, float) for a in (p, s, tau))
     drive = tau - levers.curvature * p
     dp = levers.predictor_rate * s * drive - levers.decay_of_predictor * p
     # ds/(2s), which has a limit where s is 0.
     log_rate = p * drive - levers.decay
     if levers.ema_rate is None:
-        dtau = np.zeros_like(tau)
+        dtau = np.zeros_like(log_rate)
     else:
         dtau = levers.ema_rate * (1 - tau) - tau * log_rate
     return dp, 2 * s * log_rate, dtau
