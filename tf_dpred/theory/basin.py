@@ -63,8 +63,9 @@ def collapses(
         atol=ATOL,
         events=(gone, risen, settled),
     )
-    if len(solution.t_events[1]):
-        return False
+    is_gone, has_risen, _ = map(len, solution.t_events)
+    if is_gone or has_risen:
+        return bool(is_gone)
     return not solution.y[0, -1] > (p_minus + p_plus) / 2
 
 

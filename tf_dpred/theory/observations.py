@@ -19,7 +19,10 @@ TOP = float(modes.fixed_points(0.0, 1.0, VARIANCE)[1])  # p+ without decay
 
 
 def basin_shrinks_with_predictor_rate() -> Iterator[Comparison]:
-    """#1: without decay, p < 0 and s < p^2/alpha_p collapse."""
+    """#1: without decay, what starts at p < 0 and s < p^2/alpha_p collapses.
+
+    So does what starts above p+, at s < (p^2 - p+^2)/alpha_p (derived).
+    """
     for rate in (1.0, 4.0, 16.0):
         levers = Levers(rate, variance=VARIANCE)
         boundary = 0.25 / rate
@@ -35,6 +38,19 @@ def basin_shrinks_with_predictor_rate() -> Iterator[Comparison]:
             found,
             tolerance=1e-6,
         )
+    p, rate = 1.0, 4.0
+    boundary = (p**2 - TOP**2) / rate
+    yield Comparison(
+        "#1 predictor rate: smaller basin",
+        "s below which p = 1 collapses (alpha_p 4, eta 0; derived)",
+        boundary,
+        basin.bisect(
+            lambda s: basin.collapses(p, s, Levers(rate, variance=VARIANCE)),
+            boundary / 4,
+            boundary * 4,
+        ),
+        tolerance=1e-6,
+    )
 
 
 def features_grow_less_with_predictor_rate() -> Iterator[Comparison]:
@@ -270,6 +286,39 @@ def predictor_decay_alone_is_safe() -> Iterator[Comparison]:
     )
 
 
+def surviving_modes(symmetric: bool, runs: int = 5, size: int = 6) -> float:
+    """How many of six eigenvalues of F are above .01 in the end, on average.
+
+    SimSiam with eta .05 on both, X = I, X' = .1 I, random W and W_p, the latter kept
+    symmetric or not; t = 200.
+    """
+    levers, x = Levers(decay=0.05, variance=0.1), np.eye(size)
+    counts = []
+    for seed in range(runs):
+        rng = np.random.default_rng(seed)
+        w_p = rng.uniform(-1, 1, (size, size)) / np.sqrt(size)
+        w = rng.normal(size=(size, size)) / np.sqrt(size)
+        if symmetric:
+            w_p = (w_p + w_p.T) / 2
+        rule = flow.simsiam(x, 0.1 * x, levers, symmetric=symmetric)
+        end = flow.integrate(rule, (w_p, w), [0, 200], rtol=1e-8, atol=1e-11)[1][-1]
+        counts.append(np.sum(np.linalg.eigvalsh(end @ end.T) > 0.01))
+    return float(np.mean(counts))
+
+
+def symmetric_predictor_without_ema() -> Iterator[Comparison]:
+    """Table 3: collapse in the paper's networks; not in the linear flow.
+
+    "<" is what the paper's accuracy of 36.6 would need, that no mode is left.
+    """
+    source = "Table 3: symmetric predictor, no EMA"
+    setting = "of 6 modes left, mean of 5 random starts (eta .05 on both)"
+    yield Comparison(source, setting, 0.5, surviving_modes(True), "<")
+    yield Comparison(
+        "Table 3: free predictor, no EMA", setting, 0.5, surviving_modes(False), ">"
+    )
+
+
 OBSERVATIONS = (
     basin_shrinks_with_predictor_rate,
     features_grow_less_with_predictor_rate,
@@ -282,6 +331,7 @@ OBSERVATIONS = (
     ema_is_slow,
     ema_widens_the_basin,
     predictor_decay_alone_is_safe,
+    symmetric_predictor_without_ema,
 )
 
 
