@@ -1,0 +1,106 @@
+"""The command: figures, the table, and what it says where something is missing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tf_dpred.theory import __main__ as program
+from tf_dpred.theory import comparison, observations, theorems
+from tf_dpred.theory.captions import CAPTIONS
+
+CHECKOUT = Path(__file__).parent.parent
+PICTURES = CHECKOUT / "docs/pictures/theory"
+
+
+@pytest.mark.parametrize("name", ["4", "5"])
+def test_main__draws_one_figure(name, tmp_path, capsys):
+    program.main([f"--figure={name}", f"--out={tmp_path / 'new'}"])
+    files = sorted((tmp_path / "new").iterdir())
+    assert [f.name for f in files] == [f"figure{name}.png", f"figure{name}.svg"]
+    assert Image.open(files[0]).size[0] > 900
+    svg = files[1].read_text()
+    assert "<svg" in svg
+    assert capsys.readouterr().out.count("wrote ") == 2
+    # The same bytes every time.
+    program.main([f"--figure={name}", f"--out={tmp_path / 'again'}"])
+    assert (tmp_path / "again" / files[1].name).read_text() == svg
+
+
+def test_figures__all_have_captions_and_are_in_the_docs():
+    from tf_dpred.theory.figures import FIGURES
+
+    assert tuple(FIGURES) == tuple(CAPTIONS) == program.FIGURES
+    page = (CHECKOUT / "docs/theory.md").read_text()
+    for name in FIGURES:
+        picture = PICTURES / f"figure{name}.png"
+        assert f"pictures/theory/{picture.name}" in page
+        assert 5e3 < picture.stat().st_size < 150e3
+        assert Image.open(picture).size[0] > 900
+
+
+def test_main__prints_the_table(monkeypatch, capsys):
+    rows = list(theorems.theorem3())
+    monkeypatch.setattr(theorems, "all_comparisons", lambda: iter(rows))
+    monkeypatch.setattr(observations, "all_comparisons", lambda: iter(rows))
+    program.main(["--table"])
+    assert capsys.readouterr().out.strip() == comparison.table([*rows, *rows])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "received neither, accepted: --figure=..., --table or both."),
+        (["--figure=6"], "invalid choice: '6'"),
+    ],
+)
+def test_main__refuses(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        program.main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_main__out_is_a_file(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        program.main(["--figure=4", f"--out={tmp_path / 'file'}"])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tf_dpred.theory: --out: ") and "file" in line
+
+
+@pytest.mark.parametrize(
+    ("module", "flag"), [("scipy", "--table"), ("matplotlib", "--figure=4")]
+)
+def test_main__says_what_to_install(module, flag, tmp_path):
+    code = (
+        "import runpy, sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] == {module!r}:\n"
+        "            raise ModuleNotFoundError('no', name=name.split('.')[0])\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        f"sys.argv = ['theory', {flag!r}, '--out', {str(tmp_path)!r}]\n"
+        "runpy.run_module('tf_dpred.theory', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    expected = f"tf_dpred.theory: {module} is missing: pip install 'tf-dpred[theory]'"
+    assert done.stderr.strip() == expected
+
+
+def test_theory__imports_no_tensorflow():
+    code = (
+        "import sys\n"
+        "import tf_dpred.theory.figures, tf_dpred.theory.observations\n"
+        "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]", done.stderr

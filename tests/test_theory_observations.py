@@ -1,0 +1,96 @@
+"""Observations #1 to #10: the size of each number, and its direction."""
+
+import dataclasses
+import math
+
+import pytest
+
+from tf_dpred.theory import comparison, observations
+from tf_dpred.theory.comparison import Comparison
+from tf_dpred.theory.levers import Levers
+
+
+# observation -> does the number rise with the rows?
+@pytest.mark.parametrize(
+    ("rows", "rises"),
+    [
+        (observations.basin_shrinks_with_predictor_rate, False),
+        (observations.features_grow_less_with_predictor_rate, False),
+        (observations.decay_forgets_the_start, False),
+        (observations.decay_widens_the_basin, True),
+        (observations.too_much_decay_collapses, False),
+        (observations.predictor_rate_aligns, False),
+        (observations.decay_aligns, False),
+        (observations.ema_aligns, False),
+    ],
+    ids=[f"#{n}" for n in range(1, 9)],
+)
+def test_observations__size_and_direction(rows, rises):
+    found = list(rows())
+    for row in found:
+        assert row.holds, row
+    numbers = [row.simulated for row in found if "derived" not in row.quantity]
+    assert numbers == sorted(numbers, reverse=not rises) and len(set(numbers)) > 1
+
+
+def test_observations__9_slow_ema():
+    *rows, ratio = observations.ema_is_slow()
+    for row in (*rows, ratio):
+        assert row.holds, row
+    simsiam, *with_ema = (row.simulated for row in rows)
+    assert with_ema[0] / 0.01 > 50 * simsiam and with_ema[1] / 0.001 > 500 * simsiam
+
+
+def test_observations__10_ema_widens_the_basin():
+    rows = list(observations.ema_widens_the_basin())
+    for row in rows:
+        assert row.holds, row
+    held = [row.simulated for row in rows[:3]]
+    assert held == sorted(held)
+
+
+def test_observations__decay_on_the_predictor_alone():
+    rows = list(observations.predictor_decay_alone_is_safe())
+    for row in rows:
+        assert row.holds, row
+        assert abs(row.simulated) > 10 * row.tolerance
+
+
+def test_observations__symmetric_predictor_is_no_collapse_here():
+    """The one number of the paper that its linear flow does not give."""
+    symmetric, free = observations.symmetric_predictor_without_ema()
+    assert not symmetric.holds and symmetric.simulated >= free.simulated > 2
+    assert free.holds
+
+
+def test_misalignment__signs():
+    """A huge predictor rate holds eigenspaces together that a small one loses."""
+    small = observations.misalignment(Levers(0.5, variance=0.5))[1]
+    huge = observations.misalignment(Levers(50.0, variance=0.5))[1]
+    assert small > 0.4 and huge < -4
+
+
+@pytest.mark.parametrize(
+    ("relation", "simulated", "holds"),
+    [
+        ("=", 1.05, True),
+        ("=", 1.2, False),
+        ("<", 0.9, True),
+        ("<", 1.0, False),
+        (">", 1.1, True),
+        (">", 0.9, False),
+        ("=", math.nan, False),
+        ("<", math.nan, False),
+    ],
+)
+def test_comparison__holds(relation, simulated, holds):
+    row = Comparison("s", "q", 1.0, simulated, relation, 0.1)
+    assert row.holds == holds
+
+
+def test_table__marks_what_fails():
+    good = Comparison("Theorem 1", "norm", 1.0, 1.0, tolerance=1e-9)
+    bad = dataclasses.replace(good, simulated=2.0)
+    *_, first, second = comparison.table([good, bad]).splitlines()
+    assert first == "| Theorem 1 | norm | 1 | 1 | 1e-09 | yes |"
+    assert second.endswith("| 2 | 1e-09 | NO |")

@@ -1,0 +1,70 @@
+"""`python -m tf_dpred.theory --figure=all --out=DIR`, or `--table`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tf_dpred import exit_codes
+
+FIGURES = ("3", "4", "5", "7", "8", "9", "10")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m tf_dpred.theory",
+        description="The linear theory of arXiv 2102.06810: its figures and numbers.",
+    )
+    made.add_argument(
+        "--figure",
+        action="append",
+        choices=("all", *FIGURES),
+        help="a simulated figure of the paper, or all; may be given again",
+    )
+    made.add_argument(
+        "--out", type=Path, default=Path(), help="folder of the figures (default: .)"
+    )
+    made.add_argument(
+        "--table",
+        action="store_true",
+        help="print each theorem and observation, predicted and simulated",
+    )
+    return made
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Draws or prints; what cannot be done ends it with one line and exit code 2."""
+    made = parser()
+    given = made.parse_args(arguments)
+    if not given.figure and not given.table:
+        made.error("received neither, accepted: --figure=..., --table or both.")
+    try:
+        if given.table:
+            from tf_dpred.theory import comparison, observations, theorems
+
+            rows = [*theorems.all_comparisons(), *observations.all_comparisons()]
+            print(comparison.table(rows))
+        if given.figure:
+            from tf_dpred.theory import figures
+
+            names = FIGURES if "all" in given.figure else dict.fromkeys(given.figure)
+            for path in figures.draw(names, given.out):
+                print(f"wrote {path}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("scipy", "matplotlib"):
+            raise
+        sys.exit(_complain(f"{error.name} is missing: pip install 'tf-dpred[theory]'"))
+    except OSError as error:
+        sys.exit(_complain(f"--out: {error}"))
+
+
+def _complain(line: str) -> int:
+    print(f"tf_dpred.theory: {line}", file=sys.stderr)
+    return exit_codes.REFUSED
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

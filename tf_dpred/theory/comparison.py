@@ -1,0 +1,61 @@
+"""A predicted number beside the simulated one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One number of the theory, and what a simulation found.
+
+    Args:
+      source: the theorem or observation.
+      quantity: what the number is, with the parameters.
+      predicted: from a closed form or a bound.
+      simulated: from a flow.
+      relation: `=`, or what simulated is to predicted: `<`, `>`.
+      tolerance: how far `=` may be off, absolute; stated, not fitted.
+    """
+
+    source: str
+    quantity: str
+    predicted: float
+    simulated: float
+    relation: str = "="
+    tolerance: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the simulation agrees with the theory."""
+        if self.relation == "<":
+            return self.simulated < self.predicted
+        if self.relation == ">":
+            return self.simulated > self.predicted
+        return math.isclose(
+            self.simulated, self.predicted, rel_tol=0, abs_tol=self.tolerance
+        )
+
+
+def table(comparisons: Iterable[Comparison]) -> str:
+    """A Markdown table, a row a comparison."""
+    lines = [
+        "| source | quantity | predicted | simulated | tolerance | holds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for c in comparisons:
+        predicted = f"{'' if c.relation == '=' else c.relation + ' '}{c.predicted:.6g}"
+        tolerance = f"{c.tolerance:.0e}" if c.relation == "=" else ""
+        holds = "yes" if c.holds else "NO"
+        cells = (
+            c.source,
+            c.quantity,
+            predicted,
+            f"{c.simulated:.6g}",
+            tolerance,
+            holds,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
