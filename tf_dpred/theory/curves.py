@@ -78,9 +78,7 @@ def figure5() -> Figure:
         60.0,
     )
     rates = (4.0, 0.4, 0.1, 0.04)
-    with_ema = [
-        (rf"$\beta$ = {rate:g} ({1 - LEARNING_RATE * rate:g})", rate) for rate in rates
-    ]
+    with_ema = [(f"{rate:g} ({1 - LEARNING_RATE * rate:g})", rate) for rate in rates]
     _modes_row(
         axes[3:],
         [
@@ -91,11 +89,11 @@ def figure5() -> Figure:
     )
     for row, title in (
         (0, r"decay varies, $\beta$ = .4"),
-        (3, "EMA varies, $\\eta$ = .04"),
+        (3, r"$\beta$ (EMA momentum) varies, $\eta$ = .04"),
     ):
         axes[row + 1].set_title(title)
     axes[0].legend(loc="center right")
-    axes[5].legend(loc="lower right", title=r"$\beta$ (EMA momentum)")
+    axes[3].legend(loc="lower right")
     return figure
 
 
