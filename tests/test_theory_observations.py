@@ -1,13 +1,23 @@
 """Observations #1 to #10: the size of each number, and its direction."""
 
 import dataclasses
+import functools
 import math
+from pathlib import Path
 
 import pytest
 
-from tf_dpred.theory import comparison, observations
+from tf_dpred.theory import comparison, observations, theorems
 from tf_dpred.theory.comparison import Comparison
 from tf_dpred.theory.levers import Levers
+
+PAGE = Path(__file__).parent.parent / "docs/theory.md"
+
+
+@functools.cache
+def simulated(rows):
+    """The rows of one observation, simulated once for all tests."""
+    return list(rows())
 
 
 # observation -> does the number rise with the rows?
@@ -26,15 +36,16 @@ from tf_dpred.theory.levers import Levers
     ids=[f"#{n}" for n in range(1, 9)],
 )
 def test_observations__size_and_direction(rows, rises):
-    found = list(rows())
+    found = simulated(rows)
     for row in found:
         assert row.holds, row
+    assert len(found) >= 3
     numbers = [row.simulated for row in found if "derived" not in row.quantity]
     assert numbers == sorted(numbers, reverse=not rises) and len(set(numbers)) > 1
 
 
 def test_observations__9_slow_ema():
-    *rows, ratio = observations.ema_is_slow()
+    *rows, ratio = simulated(observations.ema_is_slow)
     for row in (*rows, ratio):
         assert row.holds, row
     simsiam, *with_ema = (row.simulated for row in rows)
@@ -42,7 +53,7 @@ def test_observations__9_slow_ema():
 
 
 def test_observations__10_ema_widens_the_basin():
-    rows = list(observations.ema_widens_the_basin())
+    rows = simulated(observations.ema_widens_the_basin)
     for row in rows:
         assert row.holds, row
     held = [row.simulated for row in rows[:3]]
@@ -50,7 +61,7 @@ def test_observations__10_ema_widens_the_basin():
 
 
 def test_observations__decay_on_the_predictor_alone():
-    rows = list(observations.predictor_decay_alone_is_safe())
+    rows = simulated(observations.predictor_decay_alone_is_safe)
     for row in rows:
         assert row.holds, row
         assert abs(row.simulated) > 10 * row.tolerance
@@ -58,7 +69,7 @@ def test_observations__decay_on_the_predictor_alone():
 
 def test_observations__symmetric_predictor_is_no_collapse_here():
     """The one number of the paper that its linear flow does not give."""
-    symmetric, free = observations.symmetric_predictor_without_ema()
+    symmetric, free = simulated(observations.symmetric_predictor_without_ema)
     assert not symmetric.holds and symmetric.simulated >= free.simulated > 2
     assert free.holds
 
@@ -94,3 +105,22 @@ def test_table__marks_what_fails():
     *_, first, second = comparison.table([good, bad]).splitlines()
     assert first == "| Theorem 1 | norm | 1 | 1 | 1e-09 | yes |"
     assert second.endswith("| 2 | 1e-09 | NO |")
+
+
+def test_table__the_documented_one():
+    """docs/theory.md holds what the command prints, but for rounding errors."""
+    rows = list(theorems.all_comparisons())
+    for observation in observations.OBSERVATIONS:
+        rows += simulated(observation)
+
+    def told(line):
+        """Source, quantity, predicted, whether it holds; not the digits of zeros."""
+        cells = line.split(" | ")
+        return [*cells[:2], cells[2][:6], cells[-1]]
+
+    printed = comparison.table(rows).splitlines()
+    page = PAGE.read_text().splitlines()
+    first = page.index(printed[0])
+    for documented, line in zip(page[first:], printed, strict=False):
+        assert documented.startswith("|---") or told(documented) == told(line)
+    assert not page[first + len(printed)]

@@ -77,25 +77,15 @@ def figure5() -> Figure:
         ],
         60.0,
     )
-    rates = (4.0, 0.4, 0.1, 0.04)
     with_ema = [
-        (rf"$\beta$ = {rate:g} ({1 - LEARNING_RATE * rate:g})", rate) for rate in rates
+        (f"{rate:g} ({1 - LEARNING_RATE * rate:g})", levers(ema_rate=rate))
+        for rate in (4.0, 0.4, 0.1, 0.04)
     ]
-    _modes_row(
-        axes[3:],
-        [
-            ("no EMA", levers(ema_rate=None)),
-            *((label, levers(ema_rate=rate)) for label, rate in with_ema),
-        ],
-        100.0,
-    )
-    for row, title in (
-        (0, r"decay varies, $\beta$ = .4"),
-        (3, "EMA varies, $\\eta$ = .04"),
-    ):
-        axes[row + 1].set_title(title)
+    _modes_row(axes[3:], [("no EMA", levers(ema_rate=None)), *with_ema], 100.0)
+    axes[1].set_title(r"decay varies, $\beta$ = .4")
+    axes[4].set_title(r"$\beta$ (EMA momentum) varies, $\eta$ = .04")
     axes[0].legend(loc="center right")
-    axes[5].legend(loc="lower right", title=r"$\beta$ (EMA momentum)")
+    axes[3].legend(loc="lower right")
     return figure
 
 

@@ -78,8 +78,8 @@ def from_training(
         h = k lr / (1 - momentum)   alpha_p = multiplier   eta = wd/k
         eta_p = multiplier wd_p/k   beta = (1 - tau_base)/h                    (derived)
 
-    The cosine loss has the same k where features and predictions have norm 1; that
-    its flow differs elsewhere is why `variance` and scale do not carry over.
+    The cosine loss is this one, but for a constant, only where predictions and
+    projections have norm 1: for it the levers are a guide.
 
     Args:
       learning_rate: of the network, above 0.

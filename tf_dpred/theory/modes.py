@@ -14,8 +14,6 @@ from numpy.typing import ArrayLike
 
 from tf_dpred.theory.levers import Levers
 
-State = tuple[np.ndarray, ...]
-
 
 def velocity(
     p: ArrayLike, s: ArrayLike, tau: ArrayLike, levers: Levers

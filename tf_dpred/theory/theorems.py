@@ -82,8 +82,8 @@ def theorem2(seed: int = 0) -> Iterator[Comparison]:
     )
     yield Comparison(
         "Theorem 2",
-        "|W(t)|, below e^{-l0 t} |W(0)|, l0 the least eigenvalue of H on the way "
-        "(no stop-gradient; random X, X'; eta .01, t = 20)",
+        "norm of W, below e^{-l0 t} of its start, l0 the least eigenvalue of H on the "
+        "way (no stop-gradient; random X, X'; eta .01, t = 20)",
         float(np.exp(-smallest * end) * np.linalg.norm(w)),
         float(np.linalg.norm(w_t[-1])),
         "<",
@@ -92,7 +92,7 @@ def theorem2(seed: int = 0) -> Iterator[Comparison]:
     exact = w @ expm(-end * (x_aug + levers.decay * np.eye(len(x))))
     yield Comparison(
         "Theorem 2",
-        "|W(t)| = |W(0) e^{-(X' + eta) t}| (no predictor; the same)",
+        "norm of W = W(0) e^{-(X' + eta) t} (no predictor; the same)",
         float(np.linalg.norm(exact)),
         float(np.linalg.norm(kept[1])),
         tolerance=1e-9,
@@ -115,8 +115,8 @@ def theorem3(seed: int = 0) -> Iterator[Comparison]:
         norms = np.linalg.norm(flow.commutator(states[1], states[0]), axis=(1, 2))
         yield Comparison(
             "Theorem 3",
-            f"|[F, W_p]|, below e^{{-2 l0 t}} |[F, W_p](0)|, l0 = {smallest:.4f} the "
-            f"least eigenvalue of K on the way ({name}, sigma^2 .5, t = 10)",
+            f"norm of [F, W_p], below e^{{-2 l0 t}} of its start, l0 = {smallest:.4f} "
+            f"the least eigenvalue of K on the way ({name}, sigma^2 .5, t = 10)",
             float(np.exp(-2 * smallest * times[-1]) * norms[0]),
             float(norms[-1]),
             "<",
