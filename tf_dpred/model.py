@@ -245,6 +245,11 @@ class DirectPred(keras.Model):
         )
         projections, losses, total = [], [], None
         for view1, view2 in micro_batches:
+            if total is not None:
+                # Else TensorFlow may run all forward passes first, and keep what each
+                # has to remember.
+                with tf.control_dependencies(total):
+                    view1, view2 = tf.identity(view1), tf.identity(view2)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([v.value for v in variables])
                 loss, projected = self._loss(view1, view2)
