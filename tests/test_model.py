@@ -231,6 +231,23 @@ def test_accumulation__equals_the_whole_batch(predictor, policy):
         np.testing.assert_allclose(split.history.history[name], value, rtol=1e-10)
 
 
+def test_accumulation__one_micro_batch_after_the_other(monkeypatch):
+    """In a graph nothing else keeps all forward passes from running, and staying."""
+    model = toys.model(accumulation_steps=3)
+    model.compile(SGD(0.1))
+    waits_for = []
+    loss = model._loss
+
+    def watched(view1, view2):
+        waits_for.append(len(view1.op.control_inputs))
+        return loss(view1, view2)
+
+    monkeypatch.setattr(model, "_loss", watched)
+    toys.fit(model, toys.views(1, batch=6))
+    assert waits_for[0] == 0
+    assert all(count > 0 for count in waits_for[1:]) and len(waits_for) == 3
+
+
 def train_on(replicas, optimizer, freq):
     """State and logs after a run on one or two devices; values are per replica."""
     devices = strategy(replicas)
