@@ -197,16 +197,10 @@ def events(directory):
 
 TRAIN_TAGS = {"loss", "feature_std", "tau", "learning_rate", "images_per_second"}
 EPOCH_TAGS = {"loss", "feature_std", "tau"}
-F_TAGS = {"effective_rank", "largest_eigenvalue", "smallest_eigenvalue"}
 
 
-@pytest.mark.parametrize(
-    ("predictor", "f_tags"),
-    [(Direct, F_TAGS | {"alignment_with_predictor"}), (MLP, F_TAGS)],
-    ids=["direct", "mlp"],
-)
-def test_tensorboard__tags_and_steps(predictor, f_tags, tmp_path):
-    model = compiled(predictor())
+def test_tensorboard__tags_and_steps(tmp_path):
+    model = compiled()
     callback = monitor.TensorBoard(str(tmp_path), toys.BATCH, log_every=2)
     history = toys.fit(
         model,
@@ -218,7 +212,6 @@ def test_tensorboard__tags_and_steps(predictor, f_tags, tmp_path):
     assert set(found) == (
         {f"train/{tag}" for tag in TRAIN_TAGS}
         | {f"epoch/{tag}" for tag in EPOCH_TAGS | {"knn"}}
-        | {f"F/{tag}" for tag in f_tags}
     )
     for tag in TRAIN_TAGS:
         assert list(found[f"train/{tag}"]) == [2, 4, 6]
@@ -229,31 +222,6 @@ def test_tensorboard__tags_and_steps(predictor, f_tags, tmp_path):
         assert list(found[f"epoch/{tag}"]) == [3, 6]
     assert list(found["epoch/knn"]) == [0, 6]  # untrained, and after the last
     assert set(found["train/learning_rate"].values()) == {np.float32(0.1)}
-
-
-def test_tensorboard__spectrum_of_f(tmp_path):
-    model = compiled()
-    callback = monitor.TensorBoard(str(tmp_path), toys.BATCH, log_every=100)
-    toys.fit(model, toys.views(2), callbacks=[callback])
-    found = {
-        tag: values[2] for tag, values in events(tmp_path).items() if tag[0] == "F"
-    }
-    f, w = (
-        np.array(x, np.float64)
-        for x in (model.predictor.correlation, model.predictor.matrix.numpy())
-    )
-    s, u = np.linalg.eigh(f)
-    q = np.maximum(s, 0) / np.maximum(s, 0).sum()
-    assert found["F/largest_eigenvalue"] == pytest.approx(s[-1], rel=1e-5)
-    assert found["F/smallest_eigenvalue"] == pytest.approx(s[0], abs=1e-6)
-    rank = np.exp(-np.sum(q * np.log(q, where=q > 0, out=np.zeros_like(q))))
-    assert found["F/effective_rank"] == pytest.approx(rank, rel=1e-4)
-    mapped = w @ u
-    aligned = np.abs(np.sum(u * mapped, axis=0)) / np.linalg.norm(mapped, axis=0)
-    assert found["F/alignment_with_predictor"] == pytest.approx(
-        aligned.mean(), rel=1e-4
-    )
-    assert found["F/alignment_with_predictor"] == pytest.approx(1, abs=1e-3)
 
 
 def test_tensorboard__learning_rate_of_a_schedule(tmp_path):

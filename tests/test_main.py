@@ -97,7 +97,7 @@ def test_main__two_epochs_on_a_folder(images, tmp_path):
     assert recorded["flags"]["dataset"] == "folder"
     assert list((workdir / "checkpoints").glob("step-*.npz"))
     events = EventAccumulator(str(workdir / "tensorboard")).Reload()
-    assert {"train/loss", "train/tau", "epoch/loss", "F/effective_rank"} <= set(
+    assert {"train/loss", "train/tau", "epoch/loss", "theory/effective_rank"} <= set(
         events.Tags()["tensors"]
     )
     assert "epoch 2/2" in done.stderr

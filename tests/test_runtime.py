@@ -73,3 +73,9 @@ def test_versions__of_what_decides_the_numbers():
     found = runtime.versions()
     assert found["keras"] == keras.__version__
     assert found["tensorflow"] == tf.__version__
+
+
+def test_setup__float32_is_float32():
+    """On GPUs and TPUs TensorFlow would shorten the factors of F."""
+    runtime.setup(TrainingConfig())
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()

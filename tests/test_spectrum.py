@@ -170,55 +170,6 @@ def test_correlation__uncentred():
     np.testing.assert_array_equal(spectrum.correlation(f), np.full([3, 3], 4.0))
 
 
-@pytest.mark.parametrize(
-    ("s", "expected"),
-    [
-        ([1.0, 1.0, 1.0, 1.0], 4.0),
-        ([7.0, 0.0, 0.0, 0.0], 1.0),
-        ([0.0, 2.0, 2.0, 0.0], 2.0),
-        ([1.0, 1.0, 0.0, -1e-7], 2.0),
-        ([0.0, 0.0, 0.0, 0.0], 0.0),
-        # exp of the entropy of (1/4, 3/4) in nats
-        ([1.0, 3.0, 0.0, 0.0], 4 / 3**0.75),
-        ([1e-8, 3e-8, 0.0, 0.0], 4 / 3**0.75),
-    ],
-)
-def test_effective_rank__analytic(s, expected):
-    found = spectrum.effective_rank(tf.constant(s, tf.float64))
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
-
-
-def test_alignment__commuting_is_one():
-    u = rotation(8)
-    f = u @ np.diag(np.arange(1.0, 9)) @ u.T
-    w = u @ np.diag(np.linspace(2, 1, 8)) @ u.T
-    found = spectrum.alignment(tf.constant(f), tf.constant(w))
-    np.testing.assert_allclose(found, 1, rtol=1e-12)
-
-
-@pytest.mark.parametrize("degrees", [1, 20, 45])
-def test_alignment__rotated_plane(degrees):
-    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    turn = np.array([[c, -s], [s, c]])
-    w = turn @ np.diag([1.0, 3.0]) @ turn.T
-    # u = e1: u^T W u = c^2 + 3 s^2, |W u|^2 = c^2 + 9 s^2; u = e2 with c, s swapped.
-    expected = 0.5 * (
-        (c**2 + 3 * s**2) / np.sqrt(c**2 + 9 * s**2)
-        + (s**2 + 3 * c**2) / np.sqrt(s**2 + 9 * c**2)
-    )
-    found = spectrum.alignment(tf.constant(np.diag([1.0, 2.0])), tf.constant(w))
-    assert expected < 1
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "w", [[[0.0, -1.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]], ids=["quarter", "zero"]
-)
-def test_alignment__zero(w):
-    found = spectrum.alignment(tf.constant(np.diag([1.0, 2.0])), np.array(w))
-    np.testing.assert_allclose(found, 0, atol=1e-15)
-
-
 def test_feature_std__gaussian_is_one():
     f = np.random.default_rng(0).normal(size=(4096, 32)) * 5
     found = float(spectrum.feature_std(tf.constant(f)))

@@ -123,8 +123,9 @@ def test_check_unchanged__a_record_of_before_a_setting_existed(tmp_path):
     record = json.loads((tmp_path / "flags.json").read_text())
     del record["flags"]["rho"]
     (tmp_path / "flags.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=r"rho: None -> 0\.3"):
-        made.check_unchanged(Config())
+    made.check_unchanged(Config())  # it had its default
+    with pytest.raises(ValueError, match=r"rho: 0\.3 -> 0\.5"):
+        made.check_unchanged(Config.from_dict({"rho": 0.5}))
 
 
 def test_result__round_trip(tmp_path):

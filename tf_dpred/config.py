@@ -396,6 +396,11 @@ class EvaluationConfig(Section):
         20_000, "labelled training images searched", at_least=1
     )
     knn_test_size: int = setting(5_000, "test images classified", at_least=1)
+    theory_every: int = setting(
+        0,
+        "steps between measurements of spectra and alignment; 0: at each epoch's end",
+        at_least=0,
+    )
     eval_train_split: str | None = setting(
         None, "labelled split that is searched; none: the data set's train split"
     )

@@ -12,6 +12,7 @@ from tf_dpred import replicas, spectrum
 from tf_dpred.guard import FiniteGuard
 from tf_dpred.loss_scale import LossScale
 from tf_dpred.losses import LOSSES
+from tf_dpred.moments import ViewMoments
 from tf_dpred.predictors import Predictor
 from tf_dpred.replicas import EqualMean, StopRequest
 
@@ -83,6 +84,7 @@ class DirectPred(keras.Model):
         self.loss_tracker = EqualMean("loss")
         self.feature_std = EqualMean("feature_std")
         self.stop = StopRequest()
+        self.view_moments = ViewMoments()
         self._update_target: Callable[[tf.Tensor], None] | None = None
         # Everything is built here and now: a sub-model first built inside a step
         # would be missed by a restore before it.
@@ -233,6 +235,7 @@ class DirectPred(keras.Model):
         self._apply(gradients, variables)
         f1, f2, z1, z2 = (tf.concat(p, axis=0) for p in zip(*projections, strict=True))
         self.predictor.observe(f1, f2, z1, z2)
+        self.view_moments.observe(f1, f2, z1, z2)
         self.predictor.reset(step)
         if self._update_target is not None:
             self._update_target(step)

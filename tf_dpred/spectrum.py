@@ -92,39 +92,6 @@ def symmetrize(w: tf.Tensor) -> tf.Tensor:
     return 0.5 * (w + tf.linalg.matrix_transpose(w))
 
 
-def effective_rank(s: tf.Tensor) -> tf.Tensor:
-    """exp of the entropy of the normalised spectrum (Roy and Vetterli, 2007).
-
-    Args:
-      s: [d] eigenvalues; negative ones count as zero.
-
-    Returns:
-      Scalar in [1, d]: 1 if one direction carries all variance, d if all carry the
-      same; 0 for a zero spectrum.
-    """
-    s = tf.maximum(s, tf.zeros([], s.dtype))
-    q = tf.math.divide_no_nan(s, tf.reduce_sum(s))
-    entropy = -tf.reduce_sum(tf.math.xlogy(q, q))
-    return tf.where(tf.reduce_sum(s) > 0, tf.exp(entropy), tf.zeros([], s.dtype))
-
-
-def alignment(f: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
-    """How far W maps the eigenvectors of F onto themselves (paper, section 3).
-
-    Args:
-      f: [d, d] symmetric correlation.
-      w: [d, d] predictor.
-
-    Returns:
-      Scalar in [0, 1]: mean over eigenvectors u of |u^T W u| / |W u|; 1 where F and
-      W share their eigenvectors.
-    """
-    u = tf.linalg.eigh(f)[1]
-    mapped = tf.linalg.matmul(w, u)
-    along = tf.abs(tf.reduce_sum(u * mapped, axis=0))
-    return tf.reduce_mean(tf.math.divide_no_nan(along, tf.norm(mapped, axis=0)))
-
-
 def feature_std(f: tf.Tensor) -> tf.Tensor:
     """Spread of the directions of features, the collapse measure of SimSiam.
 

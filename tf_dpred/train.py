@@ -24,6 +24,7 @@ from tf_dpred.callbacks.history import EpochLog
 from tf_dpred.callbacks.knn import KNNMonitor
 from tf_dpred.callbacks.monitor import Progress, TensorBoard
 from tf_dpred.callbacks.target_ema import TargetEMA
+from tf_dpred.callbacks.theory import TheoryMonitor
 from tf_dpred.config import Config, refuse
 from tf_dpred.data import pipeline, sources
 from tf_dpred.data.bad_images import BadImages, named_errors
@@ -247,6 +248,12 @@ class Pretraining:
             self.model = build_model(config, self.steps_per_epoch, self.pair, backbone)
         self.knn = self._knn_monitor(evaluation_sources)
         self.epoch_log = EpochLog(self.workdir.epochs, write=self.is_chief)
+        self.tensorboard = TensorBoard(
+            str(self.workdir.tensorboard), training.batch_size, training.log_every
+        )
+        self.theory = TheoryMonitor(
+            self.workdir.theory, config.evaluation.theory_every, self.tensorboard
+        )
         self.checkpoints = Checkpoints(
             self.model,
             self.workdir.checkpoints,
@@ -259,6 +266,7 @@ class Pretraining:
         self.restored = self.checkpoints.restore()
         self._check_workers_agree()
         self.epoch_log.resume(self.model.steps_done)
+        self.theory.resume(self.model.steps_done)
         self._check_steps_per_execution()
 
     def _check_workers_agree(self) -> None:
@@ -444,9 +452,8 @@ class Pretraining:
             *callbacks,
             CollapseWarning(),
             Progress(training.batch_size, self.steps_per_epoch, training.epochs),
-            TensorBoard(
-                str(self.workdir.tensorboard), training.batch_size, training.log_every
-            ),
+            self.tensorboard,
+            self.theory,
             self.epoch_log,
             self.checkpoints,
         ]

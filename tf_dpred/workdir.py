@@ -3,6 +3,7 @@
 flags.json      settings, versions, devices
 checkpoints/    step-00001234.npz, the newest few
 epochs.jsonl    the metrics of each epoch
+theory.jsonl    spectra and alignment, measured at intervals
 tensorboard/    curves
 result.json     the last metrics
 bad_images.txt  image files that could not be used, and why
@@ -109,6 +110,10 @@ class Workdir:
         return self.path / "epochs.jsonl"
 
     @property
+    def theory(self) -> Path:
+        return self.path / "theory.jsonl"
+
+    @property
     def bad_images(self) -> Path:
         return self.path / "bad_images.txt"
 
@@ -129,11 +134,12 @@ class Workdir:
         recorded = self._read("flags.json").get("flags")
         if recorded is None:
             return
-        now = config.to_dict()
+        # A setting that the run did not know yet had its default.
+        recorded = {**Config().to_dict(), **recorded}
         differing = [
-            f"{name}: {recorded.get(name)!r} -> {value!r}"
-            for name, value in now.items()
-            if name not in MAY_CHANGE and recorded.get(name) != value
+            f"{name}: {recorded[name]!r} -> {value!r}"
+            for name, value in config.to_dict().items()
+            if name not in MAY_CHANGE and recorded[name] != value
         ]
         if differing:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The curve of a run as text: one JSON object per epoch."""
+"""The curves of a run as text: files of one JSON object per line."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from absl import logging
 from tf_dpred.files import write_whole
 
 
-class EpochLog(keras.callbacks.Callback):
-    """Keeps each epoch's logs, epochs counted from 1, in memory and in a file.
+class JsonLines(keras.callbacks.Callback):
+    """Keeps records with a `step` in memory and in a file.
 
     A file that cannot be written (a full disk) is reported, and tried again after each
     step.
 
     Args:
-      path: of the file (`epochs.jsonl`).
+      path: of the file.
       write: False for all but one of several workers.
     """
 
@@ -31,35 +31,24 @@ class EpochLog(keras.callbacks.Callback):
         self._incomplete = False
 
     def resume(self, step: int) -> None:
-        """Reads the file, without what a run that continues at `step` logs again.
+        """Reads the file, without what a run that continues at `step` records again.
 
         Raises:
           ValueError: a line of it is damaged.
         """
-        if not self.path.exists():
-            return
-        lines = self.path.read_text().splitlines()
-        # A last line that is cut is that of an epoch that is trained again.
-        if lines and not lines[-1].endswith("}"):
-            lines.pop()
-        try:
-            entries = [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise ValueError(
-                f"--workdir: received a damaged {self.path} ({error}), accepted: one "
-                "JSON object per line."
-            ) from error
+        entries = read(self.path)
         self.entries = [entry for entry in entries if 0 < step >= entry["step"]]
 
-    def _append(self, epoch: int, logs: dict) -> None:
-        self.entries.append({"epoch": epoch, "step": self.model.steps_done, **logs})
+    def add(self, entry: dict) -> None:
+        """Appends a record; what cannot be written is reported."""
+        self.entries.append(entry)
         if not self.writes:
             return
         try:
             self.write()
         except OSError as error:
             self._incomplete = True
-            logging.error("epoch %d is not in %s yet: %s", epoch, self.path, error)
+            logging.error("%s lacks its latest lines: %s", self.path, error)
 
     def write(self) -> None:
         """Writes the file anew.
@@ -71,14 +60,43 @@ class EpochLog(keras.callbacks.Callback):
         self._incomplete = False
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        # Before the next checkpoint, from which a resume would not log it again.
+        # Before the next checkpoint, from which a resume would not record it again.
         if self._incomplete:
             with contextlib.suppress(OSError):
                 self.write()
 
+
+class EpochLog(JsonLines):
+    """Records each epoch's logs (`epochs.jsonl`); epochs count from 1."""
+
     def on_train_begin(self, logs: dict | None = None) -> None:
         if logs:  # measured before training: epoch 0
-            self._append(0, logs)
+            self._log(0, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._append(epoch + 1, logs or {})
+        self._log(epoch + 1, logs or {})
+
+    def _log(self, epoch: int, logs: dict) -> None:
+        self.add({"epoch": epoch, "step": self.model.steps_done, **logs})
+
+
+def read(path: Path) -> list[dict]:
+    """The records of a file of JSON lines; none where there is no file.
+
+    A last line that was cut off is left out: a resume records it again.
+
+    Raises:
+      ValueError: a line is damaged.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines()
+    if lines and not lines[-1].endswith("}"):
+        lines.pop()
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise ValueError(
+            f"--workdir: received a damaged {path} ({error}), accepted: one JSON "
+            "object per line."
+        ) from error

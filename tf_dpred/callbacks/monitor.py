@@ -9,16 +9,13 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tf_dpred import spectrum
-
 
 class TensorBoard(keras.callbacks.Callback):
     """Writes the curves of a run.
 
     Every `log_every` steps: loss and feature_std (means over the epoch so far),
-    learning_rate, tau, images_per_second. Every epoch: knn where it was evaluated, and
-    of F the effective rank, the largest and the smallest eigenvalue, and the alignment
-    of the predictor's matrix with F where it has one.
+    learning_rate, tau, images_per_second. Every epoch: knn where it was evaluated.
+    Others add to them by `scalars` (`TheoryMonitor`).
 
     What cannot be written (a full disk) is reported and left out of the curves; each
     epoch tries again, in a new file.
@@ -40,7 +37,8 @@ class TensorBoard(keras.callbacks.Callback):
     def _step(self) -> int:
         return self.model.steps_done
 
-    def _write(self, scalars: dict[str, float]) -> None:
+    def scalars(self, scalars: dict[str, float]) -> None:
+        """Adds points of this step, under their names."""
         if self.failed:
             return
         try:
@@ -62,7 +60,7 @@ class TensorBoard(keras.callbacks.Callback):
             self.writer, self.failed = None, True
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self._write({f"epoch/{name}": value for name, value in (logs or {}).items()})
+        self.scalars({f"epoch/{name}": value for name, value in (logs or {}).items()})
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.failed = False
@@ -78,28 +76,11 @@ class TensorBoard(keras.callbacks.Callback):
         scalars["learning_rate"] = float(self.model.optimizer.learning_rate.numpy())
         images = (step - last_step) * self.batch_size
         scalars["images_per_second"] = images / (now - last_time)
-        self._write({f"train/{name}": value for name, value in scalars.items()})
+        self.scalars({f"train/{name}": value for name, value in scalars.items()})
         self._since = (step, now)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        scalars = {f"epoch/{name}": value for name, value in (logs or {}).items()}
-        scalars.update(self._spectrum())
-        self._write(scalars)
-
-    def _spectrum(self) -> dict[str, float]:
-        predictor = self.model.predictor
-        f = predictor.correlation
-        s = tf.linalg.eigvalsh(f)
-        scalars = {
-            "F/effective_rank": spectrum.effective_rank(s),
-            "F/largest_eigenvalue": s[-1],
-            "F/smallest_eigenvalue": s[0],
-        }
-        matrix = getattr(predictor, "matrix", None)
-        if matrix is not None:
-            w = tf.convert_to_tensor(matrix)
-            scalars["F/alignment_with_predictor"] = spectrum.alignment(f, w)
-        return scalars
+        self.scalars({f"epoch/{name}": value for name, value in (logs or {}).items()})
 
 
 class Progress(keras.callbacks.Callback):

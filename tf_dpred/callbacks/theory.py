@@ -1,0 +1,79 @@
+"""What the theory speaks of, measured while a run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tf_dpred.callbacks.history import JsonLines
+from tf_dpred.theory import measures
+
+
+class TheoryMonitor(JsonLines):
+    """Records the spectra of F and W_p, their alignment, tau and sigma^2.
+
+    A line of `theory.jsonl` is one measurement: step, eigenvalues of F, effective_rank,
+    feature_std (mean over the epoch so far), tau and variance (sigma^2) of the latest
+    batch, and, where the predictor is a matrix, what `measures.of_predictor` gives.
+    One number each of these becomes a curve under theory/ in TensorBoard. A
+    measurement costs two eigen-decompositions on the host.
+
+    Args:
+      path: of the file.
+      every: steps between measurements; 0: only at the end of each epoch.
+      tensorboard: adds scalars by `scalars(dict)`; None: only the file.
+    """
+
+    def __init__(self, path: Path, every: int = 0, tensorboard=None):
+        super().__init__(path)
+        self.every = every
+        self.tensorboard = tensorboard
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        super().on_train_batch_end(batch, logs)
+        if not self.every:
+            return
+        step = self.model.steps_done
+        last = self.entries[-1]["step"] if self.entries else 0
+        # Not `step % every`: steps_per_execution may jump over the multiples.
+        if step // self.every > last // self.every:
+            self.measure(step, logs or {})
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        step = self.model.steps_done
+        if not self.entries or self.entries[-1]["step"] < step:
+            self.measure(step, logs or {})
+
+    def measure(self, step: int, logs: dict) -> None:
+        """Takes one measurement."""
+        predictor = self.model.predictor
+        f = keras.ops.convert_to_numpy(predictor.correlation)
+        if not np.isfinite(f).all():
+            return  # the guard names it
+        s, u = measures.spectrum(f)
+        entry: dict[str, object] = {
+            "step": step,
+            "eigenvalues": s,
+            "effective_rank": measures.effective_rank(s),
+            **measures.of_views(*self.model.view_moments.read()),
+        }
+        if "feature_std" in logs:
+            entry["feature_std"] = float(logs["feature_std"])
+        matrix = getattr(predictor, "matrix", None)
+        if matrix is not None:
+            w = keras.ops.convert_to_numpy(matrix)
+            entry.update(measures.of_predictor(w, s, u))
+        self.add({name: _plain(value) for name, value in entry.items()})
+        if self.tensorboard is not None:
+            numbers = {"largest_eigenvalue": s[0], "smallest_eigenvalue": s[-1]}
+            numbers |= {k: v for k, v in entry.items() if isinstance(v, float)}
+            self.tensorboard.scalars({f"theory/{k}": v for k, v in numbers.items()})
+
+
+def _plain(value):
+    """As JSON holds it; arrays with four digits, which is all that a picture shows."""
+    if isinstance(value, np.ndarray):
+        return [float(f"{x:.4g}") for x in value]
+    return value
