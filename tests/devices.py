@@ -1,7 +1,8 @@
-"""Runs a test's function where the CPU is two devices.
+"""Runs a test's function where the CPU is several devices.
 
 TensorFlow splits the CPU only before its first operation, so this takes a process of
-its own. One serves all tests, since starting TensorFlow is most of its cost.
+its own. One for each number of devices serves all tests, since starting TensorFlow is
+most of its cost.
 """
 
 import functools
@@ -12,18 +13,21 @@ from concurrent.futures import ProcessPoolExecutor
 TIMEOUT_SECONDS = 120
 
 
-def on_two_devices(function: Callable, *args, precision: str = "float32"):
+def on_devices(count: int, function: Callable, *args, precision: str = "float32"):
     """`function(*args)` in the other process; all of it, and the result, picklable.
 
     What the function raises is raised here.
     """
-    future = _worker().submit(_call, precision, function, args)
+    future = _worker(count).submit(_call, precision, function, args)
     return future.result(TIMEOUT_SECONDS)
+
+
+on_two_devices = functools.partial(on_devices, 2)
 
 
 @functools.cache
 def strategy(replicas: int):
-    """For use in the other process: one device, or both mirrored.
+    """For use in the other process: one device, or all of them mirrored.
 
     Made once: a second MirroredStrategy in a process numbers its all-reduces from the
     start again, and TensorFlow takes them for repetitions of the first one's.
@@ -32,22 +36,23 @@ def strategy(replicas: int):
 
     if replicas == 1:
         return tf.distribute.OneDeviceStrategy("CPU:0")
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
 
 
 @functools.cache
-def _worker() -> ProcessPoolExecutor:
+def _worker(count: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         max_workers=1,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_split,
+        initargs=(count,),
     )
 
 
-def _split() -> None:
+def _split(count: int) -> None:
     from tf_dpred.runtime import split_cpu
 
-    split_cpu(2)
+    split_cpu(count)
 
 
 def _call(precision: str, function: Callable, args: tuple):

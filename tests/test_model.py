@@ -5,14 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import toys
-from devices import on_two_devices, strategy
-from keras.optimizers.schedules import CosineDecay
 
 from tf_dpred.callbacks.checkpoint import training_state
 from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.losses import LOSSES
 from tf_dpred.model import DirectPred
-from tf_dpred.optimizers import LARS, SGD
+from tf_dpred.optimizers import SGD
 from tf_dpred.predictors import MLP, Direct, Identity, Linear
 from tf_dpred.schedules import ema_momentum
 
@@ -246,49 +244,6 @@ def test_accumulation__one_micro_batch_after_the_other(monkeypatch):
     toys.fit(model, toys.views(1, batch=6))
     assert waits_for[0] == 0
     assert all(count > 0 for count in waits_for[1:]) and len(waits_for) == 3
-
-
-def train_on(replicas, optimizer, freq):
-    """State and logs after a run on one or two devices; values are per replica."""
-    devices = strategy(replicas)
-    with devices.scope():
-        model = toys.model(Direct(freq=freq))
-        settings = {}
-        if optimizer == "sgd":
-            rule = SGD(0.1, weight_decay=1e-2)
-        else:
-            rule = LARS(CosineDecay(0.5, 4), weight_decay=1e-2, eta=0.1)
-            settings = {"predictor_learning_rate": CosineDecay(1.0, 4)}
-        # Eager and graph are compared above; two replicas need the graph.
-        model.compile(rule, run_eagerly=replicas == 1, **settings)
-    history = toys.fit(model, toys.views(4)).history
-    state = {
-        key: [t.numpy() for t in devices.experimental_local_results(variable.value)]
-        for key, variable in training_state(model).items()
-        if not key.startswith("metrics/")
-    }
-    return state, history
-
-
-@pytest.mark.parametrize(("optimizer", "freq"), [("sgd", 1), ("lars", 2)])
-def test_replicas__two_equal_one(optimizer, freq):
-    """Equal on both replicas, and equal to one device with the whole batch."""
-    (one, one_history), (two, two_history) = (
-        on_two_devices(train_on, replicas, optimizer, freq, precision="float64")
-        for replicas in (1, 2)
-    )
-    assert one.keys() == two.keys()
-    for key, (expected,) in one.items():
-        assert len(two[key]) == 2, key
-        for found in two[key]:
-            np.testing.assert_allclose(found, expected, **TIGHT, err_msg=key)
-        np.testing.assert_array_equal(*two[key], err_msg=key)
-    assert any(key.endswith("/correlation") for key in two)
-    for key in ("loss", "tau"):
-        np.testing.assert_allclose(two_history[key], one_history[key], rtol=1e-10)
-
-
-# The EMA callback.
 
 
 def train_with_ema_by_hand(model, pair, schedule):

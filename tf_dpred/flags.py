@@ -13,7 +13,15 @@ from absl import flags
 
 from tf_dpred.config import METHODS, SECTIONS, Config, field_type
 
-MODES = ("pretrain", "preview", "linear_eval", "knn", "finetune", "export")
+MODES = (
+    "pretrain",
+    "preview",
+    "diagnose",
+    "linear_eval",
+    "knn",
+    "finetune",
+    "export",
+)
 
 FLAGS = flags.FLAGS
 

@@ -60,6 +60,11 @@ def main(argv: Sequence[str]) -> None:
 
             logging.info("wrote %s", preview.write(config))
             return
+        if flags.FLAGS.mode == "diagnose":
+            from tf_dpred import diagnosis
+
+            print(diagnosis.report(config.training.workdir))
+            return
         if flags.FLAGS.mode != "pretrain":
             from tf_dpred import downstream
 

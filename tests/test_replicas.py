@@ -1,0 +1,67 @@
+"""One, two and four devices train to the same numbers."""
+
+import functools
+
+import numpy as np
+import pytest
+import toys
+from devices import on_devices, strategy
+from keras.optimizers.schedules import CosineDecay
+
+from tf_dpred.callbacks.checkpoint import training_state
+from tf_dpred.optimizers import LARS, SGD
+from tf_dpred.predictors import Direct
+
+STEPS = 20
+# Largest difference, relative to the largest value of a variable. In float32 a large
+# network would not stay below it: see docs/devices.md.
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
+
+
+def train_on(replicas, optimizer, freq):
+    """State on each replica, and logs, after a run on so many devices."""
+    devices = strategy(replicas)
+    with devices.scope():
+        model = toys.model(Direct(freq=freq))
+        settings = {}
+        if optimizer == "sgd":
+            rule = SGD(0.1, weight_decay=1e-2)
+        else:
+            rule = LARS(CosineDecay(0.5, STEPS), weight_decay=1e-2, eta=0.1)
+            if freq > 1:
+                settings = {"predictor_learning_rate": CosineDecay(1.0, STEPS)}
+        model.compile(rule, **settings)
+    history = toys.fit(model, toys.views(STEPS)).history
+    state = {
+        key: [t.numpy() for t in devices.experimental_local_results(variable.value)]
+        for key, variable in training_state(model).items()
+        if not key.startswith("metrics/")
+    }
+    return state, history
+
+
+@functools.cache
+def one_device(optimizer, freq, precision):
+    return on_devices(2, train_on, 1, optimizer, freq, precision=precision)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize(("optimizer", "freq"), [("sgd", 1), ("lars", 1), ("lars", 5)])
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas__equal_one_device(replicas, optimizer, freq, precision):
+    """Equal to the bit on all replicas, and equal to one with the whole batch."""
+    one, one_history = one_device(optimizer, freq, precision)
+    found, history = on_devices(
+        replicas, train_on, replicas, optimizer, freq, precision=precision
+    )
+    assert one.keys() == found.keys()
+    bound = TOLERANCE[precision]
+    for key, (expected,) in one.items():
+        assert len(found[key]) == replicas, key
+        for value in found[key]:
+            np.testing.assert_array_equal(value, found[key][0], err_msg=key)
+        # Biases in front of BatchNorm are zero but for rounding.
+        scale = max(np.max(np.abs(expected)), 1e-2)
+        assert np.max(np.abs(found[key][0] - expected)) < bound * scale, key
+    for name, values in one_history.items():
+        np.testing.assert_allclose(history[name], values, rtol=bound, err_msg=name)
