@@ -160,9 +160,7 @@ def test_report__without_a_matrix(tmp_path):
 
 
 def test_refusals(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"without flags\.json .*accepted: the work dir"
-    ):
+    with pytest.raises(ValueError, match=r"without flags\.json .*accepted: the work"):
         diagnosis.diagnose(str(tmp_path / "none"))
     with pytest.raises(ValueError, match=r"without a measurement in theory\.jsonl"):
         diagnosis.diagnose(written(tmp_path, []))

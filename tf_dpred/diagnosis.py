@@ -218,8 +218,8 @@ def _levers(config: Config, last: dict) -> list[str]:
     elif name in ("linear", "symmetric"):
         multiplier = config.optimizer.predictor_lr_multiplier
         lines.append(
-            f"the predictor is trained, at {multiplier:g} x the learning rate: more shrinks the basin of collapse (#1) and loosens "
-            "alignment (#6)"
+            f"the predictor is trained, at {multiplier:g} x the learning rate: more "
+            "shrinks the basin of collapse (#1) and loosens alignment (#6)"
         )
     elif name != "mlp":
         lines.append("the predictor is set from F, so it is aligned by construction")
