@@ -1,6 +1,7 @@
 """One, two and four devices train to the same numbers."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -45,9 +46,13 @@ def one_device(optimizer, freq, precision):
     return on_devices(2, train_on, 1, optimizer, freq, precision=precision)
 
 
-@pytest.mark.parametrize("precision", ["float64", "float32"])
-@pytest.mark.parametrize(("optimizer", "freq"), [("sgd", 1), ("lars", 1), ("lars", 5)])
-@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize(
+    ("replicas", "optimizer", "freq", "precision"),
+    [
+        (2, "sgd", 1, "float64"),
+        *itertools.product((2, 4), ("lars",), (1, 5), ("float64", "float32")),
+    ],
+)
 def test_replicas__equal_one_device(replicas, optimizer, freq, precision):
     """Equal to the bit on all replicas, and equal to one with the whole batch."""
     one, one_history = one_device(optimizer, freq, precision)
