@@ -188,6 +188,7 @@ REFUSED = [
         "mirrored or auto with --logical_cpus",
     ),
     ({"precision": "float64", "jit_compile": True}, "jit_compile", "false with"),
+    ({"deterministic": True, "jit_compile": True}, "jit_compile", "false with"),
     ({"run_eagerly": True, "jit_compile": True}, "jit_compile", "false with"),
     ({"knn_k": 0}, "knn_k", "at least 1"),
     ({"knn_temperature": 0.0}, "knn_temperature", "above 0"),

@@ -264,9 +264,12 @@ def test_with_own_batch_norm__same_model():
     inner = keras.Sequential(
         [keras.layers.BatchNormalization(momentum=0.8, epsilon=0.01)], name="inner"
     )
+    adapted = keras.layers.Normalization()
+    adapted.adapt(np.random.default_rng(1).normal(5, 3, (64, 8, 8, 3)))
     outer = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
+            adapted,
             keras.layers.Conv2D(4, 3),
             keras.layers.BatchNormalization(),
             inner,
@@ -274,7 +277,8 @@ def test_with_own_batch_norm__same_model():
         ]
     )
     rng = np.random.default_rng(0)
-    outer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in outer.get_weights()])
+    for layer in outer.layers[1:]:
+        layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
     copy = encoder.with_own_batch_norm(outer)
     found = [
         layer

@@ -9,6 +9,7 @@ from devices import on_two_devices, strategy
 
 from tf_dpred import loss_scale
 from tf_dpred.callbacks.checkpoint import training_state
+from tf_dpred.callbacks.guards import ReportLossScale
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import Direct, Linear
 
@@ -110,8 +111,8 @@ def test_mixed_float16__a_gradient_that_never_fits_is_reported(policy):
     distance = model.distance
     model.distance = lambda p, z, f: distance(p, z, f) + tf.sqrt(0.0 * p[:, 0])
     toys.fit(model, toys.views(4))
-    # 4, 2: dropped. At 1 it is no matter of the scale.
-    assert model.guard.describe() == "gradient norm is not finite at step 1"
+    # At 4 and 2: dropped. At 1 it is no matter of the scale.
+    assert model.guard.describe() == "gradient norm is not finite at step 2"
     assert float(model.loss_scale.scale.numpy()) == 1
 
 
@@ -126,6 +127,61 @@ def test_loss_scale__grows_after_enough_good_steps(monkeypatch):
     assert not layer.observe([tf.constant([1.0, np.inf])])
     assert float(layer.scale.numpy()) == 2 * loss_scale.FIRST
     assert int(layer.good_steps.numpy()) == 0
+
+
+def test_loss_scale__has_a_largest_value():
+    layer = loss_scale.LossScale()
+    layer.scale.assign(loss_scale.LARGEST)
+    layer.good_steps.assign(loss_scale.GROWTH_STEPS - 1)
+    assert layer.observe([tf.ones([2])])
+    assert float(layer.scale.numpy()) == loss_scale.LARGEST
+
+
+def test_report_loss_scale__in_the_logs(policy):
+    policy("mixed_float16")
+    model = toys.model()
+    model.compile(SGD(0.1), run_eagerly=True)
+    model.loss_scale.scale.assign(2.0**40)
+    history = toys.fit(model, toys.views(2), callbacks=[ReportLossScale()]).history
+    assert history["loss_scale"] == [2.0**38]
+    assert history["dropped_steps"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "compiled"),
+    [
+        ({"accumulation_steps": 4}, {}),
+        ({"skip_nonfinite": True}, {}),
+        ({}, {"jit_compile": True}),
+    ],
+    ids=["accumulation", "skip_nonfinite", "jit"],
+)
+def test_mixed_float16__the_same_in_other_ways(settings, compiled, policy):
+    """The first step overflows for sure; it is dropped, and the others are equal."""
+    policy("mixed_float16")
+    found = []
+    for own, how in (({}, {}), (settings, compiled)):
+        model = toys.model(Direct(), batch_norm=False, **own)
+        model.compile(SGD(0.1), **how)
+        model.distance = _infinite_in_the_first_step(model.distance, model.optimizer)
+        loss = toys.fit(model, toys.views(5)).history["loss"][0]
+        scale = float(model.loss_scale.scale.numpy())
+        found.append((loss, scale, int(model.loss_scale.dropped.numpy())))
+    assert found[0][1:] == found[1][1:] == (loss_scale.FIRST / 2, 1)
+    assert found[1][0] == pytest.approx(found[0][0], abs=0.01)
+
+
+def _infinite_in_the_first_step(distance, optimizer):
+    return lambda p, z, f: distance(
+        _infinite_gradient(p, tf.convert_to_tensor(optimizer.iterations) == 0), z, f
+    )
+
+
+def _infinite_gradient(x, where):
+    factor = tf.where(where, np.inf, 1.0)
+    return tf.custom_gradient(lambda x: (x, lambda dy: dy * tf.cast(factor, dy.dtype)))(
+        x
+    )
 
 
 def test_loss_scale__multiply_and_divide():
@@ -157,19 +213,9 @@ def train_with_one_overflow(replicas):
 
 
 def _overflow_where_marked(distance):
-    @tf.custom_gradient
-    def infinite_gradient(x):
-        return x, lambda dy: dy * np.inf
-
-    def marked(p, z, f):
-        large = tf.reduce_max(tf.abs(f)) > 20
-        return tf.cond(
-            large,
-            lambda: distance(infinite_gradient(p), z, f),
-            lambda: distance(p, z, f),
-        )
-
-    return marked
+    return lambda p, z, f: distance(
+        _infinite_gradient(p, tf.reduce_max(tf.abs(f)) > 20), z, f
+    )
 
 
 def test_mixed_float16__an_overflow_on_one_of_two_replicas():

@@ -36,7 +36,7 @@ def test_effective_rank__analytic(s, expected):
 
 
 @pytest.mark.parametrize(
-    ("s", "expected"), [([1, 1, 1, 1], 4), ([99.5, 0.5, 0, 0], 1), ([0, 0], 0)]
+    ("s", "expected"), [([1, 1, 1, 1], 4), ([9, 1e-3, 1e-4, 0], 2), ([0, 0], 0)]
 )
 def test_leading_modes(s, expected):
     assert measures.leading_modes(np.array(s, float)) == expected
@@ -145,6 +145,11 @@ def test_monitor__what(tmp_path):
     assert last["alignment"] == pytest.approx(1, abs=1e-5)
     assert last["exponent"] == pytest.approx(0.5, abs=1e-3)
     assert 0 < last["feature_std"] < 2
+    mean = model.predictor.mean.numpy()
+    centered = np.linalg.eigvalsh(f - np.outer(mean, mean))
+    assert last["centered_rank"] == pytest.approx(
+        measures.effective_rank(centered), rel=1e-3
+    )
     assert board.found[-1]["theory/alignment"] == last["alignment"]
     largest = board.found[-1]["theory/largest_eigenvalue"]
     assert largest == pytest.approx(s[0], rel=1e-6)

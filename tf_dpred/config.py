@@ -381,6 +381,9 @@ class TrainingConfig(Section):
             refuse("logical_cpus", self.logical_cpus, "1 with --strategy=multi_worker")
         if self.precision == "float64" and self.jit_compile:
             refuse("jit_compile", True, "false with --precision=float64")
+        if self.deterministic and self.jit_compile:
+            # Keras would leave XLA out without a word.
+            refuse("jit_compile", True, "false with --deterministic")
         if self.run_eagerly and self.jit_compile:
             refuse("jit_compile", True, "false with --run_eagerly")
 

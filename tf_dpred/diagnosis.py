@@ -7,7 +7,6 @@ and loads no network.
 from __future__ import annotations
 
 import dataclasses
-import json
 import textwrap
 from pathlib import Path
 
@@ -16,12 +15,15 @@ import numpy as np
 from tf_dpred.callbacks.history import read
 from tf_dpred.config import Config
 from tf_dpred.theory import measures, modes
-from tf_dpred.theory.levers import Levers, from_training
+from tf_dpred.workdir import read_json
 
 COLLAPSED_SPREAD = 0.1  # feature std x sqrt(d), as `CollapseWarning`
+COLLAPSED_RANK = 2.0  # effective directions around the mean
+LOW_SPREAD, LOW_RANK = 0.25, 4.0  # a fall below these is a warning
 FADED = 1e-3  # of the largest eigenvalue of F that was ever measured
 ALIGNED = 0.9
-FALLING = 0.7  # of the best: below it, and still going down, is a warning
+FROM_STATISTICS = ("direct", "direct_copy", "direct_set")
+TRAINED = ("linear", "symmetric")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,20 +66,19 @@ def diagnose(workdir: str) -> Diagnosis:
       ValueError: it holds no run that was measured at least once.
     """
     path = Path(workdir)
-    try:
-        record = json.loads((path / "flags.json").read_text())
-    except OSError as error:
+    flags = read_json(path / "flags.json").get("flags")
+    if flags is None:
         raise ValueError(
-            f"--workdir: received {workdir!r} without flags.json ({error.strerror}), "
-            "accepted: the work directory of a run."
-        ) from error
+            f"--workdir: received {workdir!r} without the flags of a run in "
+            "flags.json, accepted: the work directory of a run."
+        )
     entries = read(path / "theory.jsonl")
     if not entries:
         raise ValueError(
             f"--workdir: received {workdir!r} without a measurement in theory.jsonl, "
             "accepted: a run of at least one epoch, or with --theory_every."
         )
-    config = Config.from_dict(record["flags"])
+    config = Config.from_dict(flags)
     return judge(config, entries, read(path / "epochs.jsonl"))
 
 
@@ -94,8 +95,11 @@ def report(workdir: str) -> str:
     except ModuleNotFoundError as error:
         drawn = f"no picture: {error.name} is missing, pip install 'tf-dpred[theory]'"
     else:
-        files = picture.draw(read(path.with_suffix(".jsonl")), path, f"{workdir}:")
-        drawn = f"drew {', '.join(map(str, files))}"
+        try:
+            files = picture.draw(read(path.with_suffix(".jsonl")), path, f"{workdir}:")
+            drawn = f"drew {', '.join(map(str, files))}"
+        except OSError as error:
+            drawn = f"no picture: {error}"
     return f"{found}\n\n{drawn}"
 
 
@@ -128,37 +132,54 @@ def judge(config: Config, entries: list[dict], epochs: list[dict]) -> Diagnosis:
 def _state(config: Config, entries: list[dict]) -> tuple[str, list[str]]:
     last = entries[-1]
     spreads = [e["feature_std"] for e in entries if "feature_std" in e]
+    ranks = [e["centered_rank"] for e in entries]
     sizes = [e["eigenvalues"][0] for e in entries]
+    spread = "feature std x sqrt(d)"
     if spreads and spreads[-1] < COLLAPSED_SPREAD:
         return "collapsed", [
-            f"feature std x sqrt(d) is {spreads[-1]:.4f} (1 spread, 0 collapsed; "
-            f"collapsed below {COLLAPSED_SPREAD})"
+            f"{spread} is {spreads[-1]:.4f} (1 spread, 0 one point; collapsed below "
+            f"{COLLAPSED_SPREAD})"
         ]
-    # The cosine loss does not see the length of a projection.
-    if config.objective.loss != "cosine" and sizes[-1] < FADED * max(sizes):
+    if ranks[-1] < COLLAPSED_RANK:
+        return "collapsed", [
+            f"the features fill {ranks[-1]:.1f} directions around their mean "
+            f"(collapsed below {COLLAPSED_RANK:g})"
+        ]
+    # Only this loss sees the length of a projection.
+    if config.objective.loss == "mse" and sizes[-1] < FADED * max(sizes):
         return "collapsed", [
             f"the largest eigenvalue of F fell from {max(sizes):.3g} to {sizes[-1]:.3g}"
         ]
-    ranks = [e["effective_rank"] for e in entries]
-    for name, values in (("feature std x sqrt(d)", spreads), ("effective rank", ranks)):
-        if len(values) > 2 and values[-1] < FALLING * max(values) and _falls(values):
+    for name, values, low in (
+        (spread, spreads, LOW_SPREAD),
+        ("the number of directions", ranks, LOW_RANK),
+    ):
+        if len(values) > 2 and values[-1] < low and _falls(values):
             return "collapsing", [
-                f"{name} falls: {max(values):.3g} at its best, {values[-1]:.3g} now"
+                f"{name} is {values[-1]:.3g}, below {low:g}, and falls (it was "
+                f"{values[-3]:.3g} and {values[-2]:.3g})"
             ]
     if last.get("alignment", 1.0) < ALIGNED:
-        rising = len(entries) > 2 and last["alignment"] > entries[-3]["alignment"]
+        before = [e["alignment"] for e in entries[-3:]]
         return "misaligned", [
-            f"W and F do not share their eigenvectors: mean |cosine| is "
-            f"{last['alignment']:.3f} over the leading modes (aligned from {ALIGNED})"
-            + (", and rising" if rising else "")
+            f"{spread} is {spreads[-1]:.3f}" if spreads else "not collapsed",
+            f"W and F do not share their eigenvectors: mean |cosine| "
+            f"{last['alignment']:.3f} over {_modes(last)} (aligned from {ALIGNED})"
+            + (", and rising" if before[-1] > before[0] else ""),
         ]
-    healthy = []
-    if spreads:
-        healthy.append(f"feature std x sqrt(d) is {spreads[-1]:.3f}")
-    healthy.append(f"{last['effective_rank']:.1f} effective directions")
+    healthy = [f"{spread} is {spreads[-1]:.3f}"] if spreads else []
+    healthy.append(f"{ranks[-1]:.1f} effective directions around the mean")
     if "alignment" in last:
-        healthy.append(f"W and F aligned ({last['alignment']:.3f})")
+        healthy.append(f"W and F aligned ({last['alignment']:.3f}, {_modes(last)})")
     return "healthy", healthy
+
+
+def _modes(entry: dict) -> str:
+    s = np.array(entry["eigenvalues"])
+    return (
+        f"the {measures.leading_modes(s)} of {len(s)} modes above "
+        f"{measures.SMALLEST:g} of the largest"
+    )
 
 
 def _falls(values: list[float]) -> bool:
@@ -168,8 +189,9 @@ def _falls(values: list[float]) -> bool:
 def _measured(last: dict) -> list[str]:
     s = last["eigenvalues"]
     lines = [
-        f"step {last['step']}: effective rank of F {last['effective_rank']:.1f} of "
-        f"{len(s)}, eigenvalues {s[0]:.3g} to {s[-1]:.3g}"
+        f"step {last['step']}: eigenvalues of F {s[0]:.3g} to {s[-1]:.3g}; effective "
+        f"rank {last['effective_rank']:.1f} of {len(s)}, around the mean "
+        f"{last['centered_rank']:.1f}"
     ]
     if "alignment" in last:
         lines.append(
@@ -189,40 +211,26 @@ def _measured(last: dict) -> list[str]:
     return lines
 
 
-def levers_of(config: Config, variance: float = 0.0) -> Levers | None:
-    """The theory's levers of a run; None where its optimizer has no such terms."""
-    optimizer, objective = config.optimizer, config.objective
-    if optimizer.optimizer != "sgd":
-        return None
-    rate = optimizer.base_lr * config.training.batch_size / 256
-    levers, _ = from_training(
-        rate,
-        symmetric=objective.symmetric_loss,
-        momentum=optimizer.momentum,
-        weight_decay=optimizer.weight_decay,
-        predictor_lr_multiplier=optimizer.predictor_lr_multiplier,
-        predictor_weight_decay=optimizer.predictor_weight_decay,
-        tau_base=objective.tau_base if objective.ema else None,
-        variance=variance,
-    )
-    return levers
-
-
 def _levers(config: Config, last: dict) -> list[str]:
-    objective, name = config.objective, config.predictor.predictor
-    lines = []
+    objective, predictor = config.objective, config.predictor
     if not objective.stop_gradient:
-        lines.append("no stop-gradient: every mode decays (Theorem 2)")
-    if name == "none":
-        lines.append("no predictor: every mode decays (Theorem 2, W_p = I)")
-    elif name in ("linear", "symmetric"):
+        return ["no stop-gradient: in the theory every mode decays (Theorem 2)"]
+    if predictor.predictor == "none":
+        return ["no predictor: in the theory every mode decays (Theorem 2, W_p = I)"]
+    lines = []
+    if predictor.predictor in TRAINED:
         multiplier = config.optimizer.predictor_lr_multiplier
         lines.append(
             f"the predictor is trained, at {multiplier:g} x the learning rate: more "
             "shrinks the basin of collapse (#1) and loosens alignment (#6)"
         )
-    elif name != "mlp":
-        lines.append("the predictor is set from F, so it is aligned by construction")
+    elif predictor.predictor in FROM_STATISTICS:
+        lines.append(
+            "the predictor is set from F, so it is aligned by construction"
+            if predictor.freq == 1
+            else f"the predictor is set from F every {predictor.freq} steps; gradients "
+            "turn it away in between"
+        )
     if objective.ema:
         lines.append(
             f"EMA {objective.tau_base:g}: a curriculum that keeps alignment (#8) and "
@@ -230,55 +238,74 @@ def _levers(config: Config, last: dict) -> list[str]:
         )
     else:
         lines.append("no EMA: tau = 1 from the start; alignment has no curriculum (#8)")
-    variance = max(last.get("variance") or 0.0, 0.0)
-    levers = levers_of(config, variance)
-    if levers is not None:
-        tau = min(last.get("tau") or 1.0, 1.0)
-        critical = float(modes.critical_decay(tau, variance))
-        share = levers.decay / critical if critical > 0 else float("inf")
-        text = (
-            f"decay: eta = {levers.decay:.3g} (weight_decay over the factor of the "
-            f"loss), {share:.2g} of the critical {critical:.3g} = tau^2/(4(1+sigma^2))"
-        )
-        if share >= 1:
-            text += ": every mode collapses (#5)"
-        else:
-            boundary = float(modes.basin_boundary(levers.decay, tau, variance))
-            text += f"; a mode with p below {boundary:.3g} collapses"
-            if "p" in last and config.objective.loss == "mse":
-                count = measures.leading_modes(np.array(last["eigenvalues"]))
-                lost = sum(p < boundary for p in last["p"][:count])
-                text += f", as {lost} of the {count} leading modes do here"
-        lines.append(text)
+    if predictor.predictor in TRAINED and config.optimizer.optimizer == "sgd":
+        lines.append(_decay(config, last))
     return lines
 
 
+def _decay(config: Config, last: dict) -> str:
+    """Where the weight decay stands between none and the critical one, at tau = 1."""
+    # The loss is so many times that of the theory: `levers.from_training`.
+    factor = 4 if config.objective.symmetric_loss else 2
+    eta = config.optimizer.weight_decay / factor
+    if eta == 0:
+        return "no decay: in the theory F remembers its start (#3)"
+    variance = max(last.get("variance") or 0.0, 0.0)
+    critical = float(modes.critical_decay(1.0, variance))
+    text = (
+        f"decay: eta = {eta:.3g} (weight_decay/{factor}), {eta / critical:.2g} of the "
+        f"critical {critical:.3g} = 1/(4(1+sigma^2)); in the theory "
+    )
+    if eta >= critical:
+        return text + "every mode collapses (#5)"
+    boundary = float(modes.basin_boundary(eta, 1.0, variance))
+    text += f"a mode with p below {boundary:.3g} does"
+    if config.objective.loss == "mse":
+        lost = sum(p < boundary for p in last["p"])
+        text += f", as {lost} of {len(last['p'])} do here"
+    return text
+
+
 def _advice(state: str, config: Config) -> list[str]:
-    objective, name = config.objective, config.predictor.predictor
     if state == "healthy":
         return []
+    objective, optimizer = config.objective, config.optimizer
+    name = config.predictor.predictor
+    own_rate = optimizer.optimizer in ("sgd", "lars")
     lines = []
     if not objective.stop_gradient:
         lines.append("--stop_gradient: without it nothing else helps (Theorem 2)")
     if name == "none":
         lines.append("--predictor=direct: without a predictor features collapse")
     if state in ("collapsing", "collapsed"):
-        if config.optimizer.optimizer == "sgd" and config.optimizer.weight_decay:
-            lines.append("less --weight_decay narrows the basin of collapse (#4, #5)")
-        if not objective.ema and name == "symmetric":
-            lines.append("--ema: the symmetric predictor needs it (paper, Table 3)")
-        if name in ("linear", "symmetric"):
-            lines.append("--predictor_lr_multiplier above 1 shrinks the basin (#1)")
-        lines.append("a lower --base_lr or longer warm-up: the theory has small steps")
-    else:
-        if name in ("linear", "symmetric", "mlp"):
-            lines.append("--predictor=direct is aligned by construction")
         if not objective.ema:
-            lines.append("--ema lets alignment come first (#8)")
-        if config.predictor.freq > 1:
-            lines.append("a smaller --freq: gradients turn W away in between")
-        lines.append("more epochs: a trained predictor aligns over time (Theorem 3)")
-    return lines
+            lines.append("--ema: without it several predictors collapse (Table 3)")
+        if name == "symmetric" and not objective.ema and own_rate:
+            lines.append(
+                "or decay on the predictor alone, --weight_decay=0 "
+                "--predictor_weight_decay=4e-4 (Table 5)"
+            )
+        elif optimizer.weight_decay:
+            lines.append("less --weight_decay narrows the basin of collapse (#4, #5)")
+        if name in TRAINED and own_rate:
+            lines.append("--predictor_lr_multiplier above 1 shrinks the basin (#1)")
+        lines.append(
+            "a lower --base_lr, more --warmup_epochs: the theory's steps are small"
+        )
+    else:
+        if name in FROM_STATISTICS:
+            lines.append("--freq=1: W is set after every step")
+        else:
+            lines.append("--predictor=direct is aligned by construction")
+        if name in TRAINED:
+            lines.append("more --epochs: a trained predictor aligns over time")
+            if not objective.ema:
+                lines.append("--ema lets alignment come first (#8)")
+            if own_rate and optimizer.predictor_lr_multiplier > 1:
+                lines.append(
+                    "a smaller --predictor_lr_multiplier holds it aligned (#6)"
+                )
+    return [*lines, "changed flags need a new --workdir (more --epochs do not)"]
 
 
 def _limits(config: Config) -> list[str]:
@@ -287,8 +314,8 @@ def _limits(config: Config) -> list[str]:
     lines = [f"the theory's networks are linear, {config.network.backbone} is not"]
     if loss != "mse":
         lines.append(
-            f"its loss is the unnormalised mse, this one {loss}"
-            + ("; the scale of p means nothing to it" if loss == "cosine" else "")
+            f"its loss is the unnormalised mse; this one, {loss}, does not see the "
+            "scale of p"
         )
     if optimizer.optimizer != "sgd":
         lines.append(

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tf_dpred import replicas
 
 FIRST = 2.0**15
+LARGEST = 2.0**24
 GROWTH_STEPS = 2000
 
 
@@ -18,8 +19,8 @@ class LossScale(keras.layers.Layer):
 
     The loss is multiplied by `scale`, the gradients are divided by it. A step whose
     gradients overflow on any replica must be dropped, and halves the scale; after
-    `GROWTH_STEPS` in a row that did not, it doubles. It starts at `FIRST`, and below 1
-    it does not fall.
+    `GROWTH_STEPS` in a row that did not, it doubles. It starts at `FIRST` and stays
+    between 1 and `LARGEST`.
 
     `keras.optimizers.LossScaleOptimizer` asks the first replica alone, and does not
     count a dropped step, on which the schedules, F and the target depend.
@@ -49,6 +50,10 @@ class LossScale(keras.layers.Layer):
         """The gradients of the loss itself, in float32."""
         return [tf.cast(g, tf.float32) / self.scale for g in gradients]
 
+    def is_lowest(self) -> tf.Tensor:
+        """bool scalar: it cannot fall any further."""
+        return tf.convert_to_tensor(self.scale) <= 1
+
     def observe(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
         """Adapts the scale to one step's gradients.
 
@@ -57,9 +62,9 @@ class LossScale(keras.layers.Layer):
           dropped.
         """
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
-        finite = replicas.mean(tf.cast(finite, tf.float32)) == 1
+        finite = replicas.mean(tf.cast(~finite, tf.float32)) == 0
         scale, good = tf.convert_to_tensor(self.scale), self.good_steps + 1
-        grown = tf.where(good >= GROWTH_STEPS, 2 * scale, scale)
+        grown = tf.where(good >= GROWTH_STEPS, tf.minimum(2 * scale, LARGEST), scale)
         self.scale.assign(tf.where(finite, grown, tf.maximum(scale / 2, 1)))
         self.good_steps.assign(tf.where(finite & (good < GROWTH_STEPS), good, 0))
         self.dropped.assign_add(tf.cast(~finite, tf.int64))

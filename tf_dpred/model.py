@@ -232,6 +232,8 @@ class DirectPred(keras.Model):
         """The step of the paper -> whether everything in it was finite."""
         variables = self.learned_variables
         gradients, loss, projections = self._accumulate(data, variables)
+        # At its lowest an overflow is not the loss scale's.
+        lowest = self.loss_scale is None or self.loss_scale.is_lowest()
         self._apply(gradients, variables)
         f1, f2, z1, z2 = (tf.concat(p, axis=0) for p in zip(*projections, strict=True))
         self.predictor.observe(f1, f2, z1, z2)
@@ -244,7 +246,7 @@ class DirectPred(keras.Model):
         loss = replicas.mean(loss)
         self.loss_tracker.update_state(loss)
         self.feature_std.update_state(spectrum.feature_std(f1))
-        return self.guard.observe(step, self._watched(loss, gradients))
+        return self.guard.observe(step, self._watched(loss, gradients, lowest))
 
     def _apply(self, gradients, variables) -> None:
         """One step of the optimizer; where float16 overflowed, it only counts."""
@@ -256,12 +258,10 @@ class DirectPred(keras.Model):
         self.optimizer.apply(gradients, variables)
         _restore(before, unless=fits)
 
-    def _watched(self, loss, gradients) -> list[tf.Tensor | None]:
+    def _watched(self, loss, gradients, lowest) -> list[tf.Tensor | None]:
         """In the order of `guard.QUANTITIES`."""
         norm = tf.linalg.global_norm(gradients)
-        if self.loss_scale is not None:
-            # Above its lowest value an overflow is the scale's, which falls.
-            norm = tf.where(self.loss_scale.scale > 1, tf.zeros_like(norm), norm)
+        norm = tf.where(lowest, norm, tf.zeros_like(norm))
         matrix = getattr(self.predictor, "matrix", None)
         return [
             loss,

@@ -79,8 +79,12 @@ class Predictor(keras.layers.Layer):
         f = tf.convert_to_tensor(self._uncentered)
         if not self.centered:
             return f
-        mean = tf.convert_to_tensor(self._mean)
-        return f - mean[:, None] * mean[None, :]
+        return f - self.mean[:, None] * self.mean[None, :]
+
+    @property
+    def mean(self) -> tf.Tensor:
+        """Running mean of the projections, [d], estimated like F."""
+        return tf.convert_to_tensor(self._mean)
 
     def observe(
         self, f1: tf.Tensor, f2: tf.Tensor, z1: tf.Tensor, z2: tf.Tensor

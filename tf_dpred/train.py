@@ -17,6 +17,7 @@ from tf_dpred.callbacks.checkpoint import Checkpoints
 from tf_dpred.callbacks.guards import (
     CollapseWarning,
     Preemption,
+    ReportLossScale,
     ReportSkipped,
     StopOnNonFinite,
 )
@@ -444,6 +445,8 @@ class Pretraining:
             )
         skip = training.on_nonfinite == "skip"
         callbacks.append(ReportSkipped() if skip else StopOnNonFinite())
+        if self.model.loss_scale is not None:
+            callbacks.append(ReportLossScale())
         if not self.is_chief:
             return [*callbacks, self.epoch_log, self.checkpoints]
         if self.knn is not None:

@@ -186,16 +186,24 @@ class Workdir:
         return self._read("result.json")
 
     def _read(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        if not path.exists():
-            return {}
-        try:
-            return json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(
-                f"--workdir: received {str(self.path)!r} with a damaged {name} "
-                f"({error}), accepted: one that is whole, or a new workdir."
-            ) from error
+        return read_json(self.path / name)
 
     def _write(self, name: str, value: dict[str, Any]) -> None:
         write_whole(self.path / name, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of a work directory; empty where there is none.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"--workdir: received {str(path.parent)!r} with a damaged {path.name} "
+            f"({error}), accepted: one that is whole, or a new workdir."
+        ) from error

@@ -30,14 +30,17 @@ WAYS = {"eager": ["--run_eagerly"], "graph": [], "xla": ["--jit_compile"]}
 def command(run: str, workdir: Path, flags: list[str]) -> list[str]:
     """What trains in one of the ways."""
     if run in WAYS:
-        program, devices = ["-m", "tf_dpred.main"], WAYS[run]
+        program = ["-m", "tf_dpred.main"]
+        devices = ["--strategy=one", *WAYS[run]]
     elif run.endswith("w"):
         program = ["tools/launch_local.py", f"--workers={run[:-1]}", "--"]
         devices = ["--strategy=multi_worker"]
     else:
         program = ["-m", "tf_dpred.main"]
         devices = [f"--logical_cpus={run}"]
-    fixed = ["--deterministic", "--knn_every=0", f"--workdir={workdir}"]
+    if run != "xla":  # which it leaves no choice
+        devices.append("--deterministic")
+    fixed = ["--knn_every=0", f"--workdir={workdir}"]
     return [sys.executable, *program, *flags, *devices, *fixed]
 
 

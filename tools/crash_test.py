@@ -5,7 +5,7 @@
 
 Trains once unbroken, then once with a signal at random times, starting the same command
 again after each, until at least `--kills` signals were sent and the run is done. Every
-other time is counted from the first logged step, so that a slow start does not shield
+other time is counted from when it begins to log, so that a slow start does not shield
 the training. Exits
 with 0 only if every variable of the two last checkpoints is equal to the bit, and so is
 the logged loss curve, each point of it as often as it was logged.
@@ -72,7 +72,7 @@ def train_broken(
 
 
 def wait_for_training(process: subprocess.Popen, workdir: Path) -> None:
-    """Until the process has logged a step, in an event file of its own, or ended."""
+    """Until the process has logged, in an event file of its own, or ended."""
     before = event_files(workdir)
     while process.poll() is None and event_files(workdir) == before:
         time.sleep(0.1)

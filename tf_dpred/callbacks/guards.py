@@ -80,6 +80,16 @@ class ReportSkipped(keras.callbacks.Callback):
             logs["skipped_updates"] = int(self.model.guard.count.numpy())
 
 
+class ReportLossScale(keras.callbacks.Callback):
+    """Adds the loss scale of float16, and the steps it dropped, to an epoch's logs."""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        scale = self.model.loss_scale
+        if logs is not None and scale is not None:
+            logs["loss_scale"] = float(scale.scale.numpy())
+            logs["dropped_steps"] = int(scale.dropped.numpy())
+
+
 class Preemption(keras.callbacks.Callback):
     """On SIGTERM or SIGINT: a checkpoint after the current step, then `Preempted`.
 

@@ -45,10 +45,18 @@ class JsonLines(keras.callbacks.Callback):
         if not self.writes:
             return
         try:
-            self.write()
+            self.save(entry)
         except OSError as error:
             self._incomplete = True
             logging.error("%s lacks its latest lines: %s", self.path, error)
+
+    def save(self, entry: dict) -> None:
+        """Brings the file up to this latest record.
+
+        Raises:
+          OSError: it could not be written.
+        """
+        self.write()
 
     def write(self) -> None:
         """Writes the file anew.

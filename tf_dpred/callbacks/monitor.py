@@ -60,7 +60,8 @@ class TensorBoard(keras.callbacks.Callback):
             self.writer, self.failed = None, True
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.scalars({f"epoch/{name}": value for name, value in (logs or {}).items()})
+        if logs:  # measured before training
+            self.scalars({f"epoch/{name}": value for name, value in logs.items()})
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.failed = False

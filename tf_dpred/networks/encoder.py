@@ -129,6 +129,10 @@ def with_own_batch_norm(model: keras.Model) -> keras.Model:
 
     copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     copy.set_weights(model.get_weights())
+    for layer in copy._flatten_layers():
+        # keras.layers.Normalization keeps what it derives from its weights.
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
     return copy
 
 

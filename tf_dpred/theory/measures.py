@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 SMALLEST = 1e-4  # of the largest eigenvalue: below it F is mostly rounding
-LEADING = 0.99  # of the trace: the modes that alignment is judged by
 
 
 def spectrum(f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -29,11 +28,8 @@ def effective_rank(s: np.ndarray) -> float:
 
 
 def leading_modes(s: np.ndarray) -> int:
-    """How many of the eigenvalues s, largest first, hold `LEADING` of their sum."""
-    s = np.maximum(s, 0)
-    if not s.any():
-        return 0
-    return int(np.searchsorted(np.cumsum(s) / s.sum(), LEADING) + 1)
+    """How many eigenvalues s, largest first, are above `SMALLEST` of the largest."""
+    return int(np.sum((s > 0) & (s > SMALLEST * np.max(s))))
 
 
 def of_predictor(w: np.ndarray, s: np.ndarray, u: np.ndarray) -> dict[str, object]:
@@ -79,8 +75,8 @@ def _ratio(a: float, b: float) -> float:
 
 
 def exponent(s: np.ndarray, p: np.ndarray) -> float | None:
-    """See `of_predictor`; 1/2 is what the theory leads to (Theorem 1)."""
-    used = (p > 0) & (s > SMALLEST * max(float(np.max(s)), 0.0)) & (s > 0)
+    """See `of_predictor`; s has the largest first. In theory 1/2 (Theorem 1)."""
+    used = (p > 0) & (np.arange(s.size) < leading_modes(s))
     logs = np.log(s[used])
     if used.sum() < 3 or np.ptp(logs) == 0:
         return None

@@ -37,7 +37,7 @@ def draw(entries: list[dict], path: Path, title: str = "") -> list[Path]:
             _modes(panels[0], steps, entries, "eigenvalues", "of F, s_j", log=True)
             _modes(panels[2], steps, entries, "eigenvalues_w", "of W, symmetric part")
             _modes(panels[1], steps, entries, "cosine", "cosine of u_j and W u_j")
-            panels[1].set_ylim(-0.05, 1.05)
+            panels[1].set_ylim(bottom=max(panels[1].get_ylim()[0], -1.05), top=1.05)
             _relation(panels[3], entries[-1])
         d = len(entries[-1]["eigenvalues"])
         caption = (
