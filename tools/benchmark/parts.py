@@ -10,6 +10,12 @@ from tools.benchmark.race import here, medians, run
 from tools.benchmark.table import Table
 
 
+SOLVER_SIZES = {
+    "float32": "64,128,256,512,1024,2048",
+    "float64": "64,128,256,512,1024",
+}
+
+
 def solver(options: Options) -> list[Table]:
     """W by eigh and by matrix products."""
     tables = []

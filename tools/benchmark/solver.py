@@ -18,10 +18,10 @@ EPS = 0.1
 SOLVERS = ("eigh", "newton_schulz")
 
 
-def correlation_and_w(d: int) -> tuple[np.ndarray, np.ndarray]:
-    """F in float32, and W = (F/m)^(1/2) + eps I by numpy in float64."""
-    rows = np.random.default_rng(d).normal(size=(max(d // 2, 1), d))
-    f = (rows.T @ rows / len(rows)).astype(np.float32)
+def correlation_and_w(d: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """F of a type, and W = (F/m)^(1/2) + eps I by numpy in float64."""
+    rows = np.random.default_rng(d).normal(size=(max(d // 2, 1), d)).astype(dtype)
+    f = rows.T @ rows / rows.dtype.type(len(rows))
     s, u = np.linalg.eigh(f.astype(np.float64))
     s = np.maximum(s, 0)
     return f, (u * (np.sqrt(s / s.max()) + EPS)) @ u.T
@@ -56,8 +56,8 @@ def main() -> None:
     solvers = functions(given.dtype)
     cases, errors = {}, {}
     for d in map(int, given.sizes.split(",")):
-        f, w = correlation_and_w(d)
-        cases[d] = tf.constant(f, given.dtype)
+        f, w = correlation_and_w(d, given.dtype)
+        cases[d] = tf.constant(f)
         for name, solver in solvers.items():
             difference = solver(cases[d]).numpy() - w
             errors[f"{name} {d} error"] = float(np.linalg.norm(difference, 2))
