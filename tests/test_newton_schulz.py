@@ -76,6 +76,12 @@ def test_predictor__eigh_and_numpy(case, dtype):
             np.testing.assert_array_equal(found, found.T)
 
 
+def test_predictor__negative_eigenvalues_show():
+    """A W that is not finite stops a run with its name; a huge one would not."""
+    f = tf.linalg.diag([1.0, 0.5, -1e-5])
+    assert np.isnan(newton_schulz.predictor(f, 0.1, "reference")).all()
+
+
 @pytest.mark.parametrize("case", range(8))
 def test_predictor__golden(case, golden):
     arrays = golden("eigenvalue_maps")

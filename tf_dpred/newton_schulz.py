@@ -101,7 +101,7 @@ def square_root(a: tf.Tensor, lowest: float = 0.0) -> tf.Tensor:
       lowest: from delta on, nothing has to be added to A.
 
     Returns:
-      [d, d], symmetric.
+      [d, d], symmetric; all NaN where an eigenvalue so far below 0 made it diverge.
     """
     precision = _precision(a.dtype)
     delta = SHIFT * precision if lowest < SHIFT * precision else 0.0
@@ -110,7 +110,10 @@ def square_root(a: tf.Tensor, lowest: float = 0.0) -> tf.Tensor:
     for scale in scales(math.sqrt(max(lowest, delta)), precision):
         t = 0.5 * scale * (3.0 * identity - scale**2 * _product(z, y))
         y, z = _product(y, t), _product(t, z)
-    return spectrum.symmetrize(y - delta * z)
+    found = spectrum.symmetrize(y - delta * z)
+    # No entry of a root of eigenvalues up to 1 is above 1.
+    converged = tf.reduce_max(tf.abs(found)) < 1.1
+    return tf.where(converged, found, tf.constant(math.nan, a.dtype))
 
 
 def scales(lowest: float, precision: float) -> list[float]:

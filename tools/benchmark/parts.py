@@ -9,7 +9,6 @@ from tools.benchmark.options import SMALL, Options
 from tools.benchmark.race import here, medians, run
 from tools.benchmark.table import Table
 
-
 SOLVER_SIZES = {
     "float32": "64,128,256,512,1024,2048",
     "float64": "64,128,256,512,1024",
