@@ -15,7 +15,7 @@ from tf_dpred import flags as tf_dpred_flags
 from tf_dpred.config import Config
 from tf_dpred.main import parse
 from tools.benchmark.clock import SECONDS
-from tools.peers.serve import rate, serve
+from tools.peers.serve import serve, steady_rate
 
 STAGES = ("read", "decode", "crop", "photometric", "all")
 STAGE = flags.DEFINE_enum("stage", "all", STAGES, "the last stage that is done")
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
         next(batches)
     size = config.training.batch_size
     serve(
-        lambda: {"images/s": rate(lambda: next(batches), size, SECONDS.value)},
+        lambda: {"images/s": steady_rate(lambda: next(batches), size, SECONDS.value)},
     )
 
 

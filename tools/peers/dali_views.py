@@ -13,7 +13,7 @@ import argparse
 
 import nvidia.dali
 from nvidia.dali import fn, pipeline_def, types
-from serve import rate, serve
+from serve import serve, steady_rate
 from views import arguments, files
 
 
@@ -80,7 +80,7 @@ def main() -> None:
     for _ in range(3):
         pipe.run()
     serve(
-        lambda: {"images/s": rate(pipe.run, given.batch_size, given.seconds)},
+        lambda: {"images/s": steady_rate(pipe.run, given.batch_size, given.seconds)},
         dali=nvidia.dali.__version__,
     )
 

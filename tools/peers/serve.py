@@ -40,6 +40,12 @@ def rate(step: Callable[[], object], size: int, seconds: float) -> float:
     return calls * size / (time.perf_counter() - start)
 
 
+def steady_rate(step: Callable[[], object], size: int, seconds: float) -> float:
+    """`rate`, after as long a time in which what was prepared before is used up."""
+    rate(step, size, seconds)
+    return rate(step, size, seconds)
+
+
 def milliseconds(call: Callable[[], object], seconds: float) -> float:
     """Mean time of `call()` over at least `seconds`."""
     return 1e3 / rate(call, 1, seconds)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from serve import rate
+from serve import steady_rate
 
 SUFFIXES = {".jpg", ".jpeg"}
 
@@ -49,5 +49,5 @@ def images_per_second(dataset, given: argparse.Namespace) -> Callable[[], dict]:
     for _ in range(given.workers + 1):
         next(batches)
     return lambda: {
-        "images/s": rate(lambda: next(batches), given.batch_size, given.seconds)
+        "images/s": steady_rate(lambda: next(batches), given.batch_size, given.seconds)
     }
