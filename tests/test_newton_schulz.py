@@ -165,21 +165,6 @@ def test_scales__steps():
     assert counts == [11, 24]
 
 
-def rounded(x):
-    """What a TPU makes of a factor."""
-    return tf.cast(tf.cast(x, tf.bfloat16), tf.float32)
-
-
-@pytest.mark.parametrize("case", ["full rank", "rank 8", "spectrum down to 1e-8"])
-def test_predictor__on_a_device_that_rounds_factors(case, monkeypatch):
-    f = spectrum.correlation(tf.constant(ROWS[case], tf.float32))
-    exact = tf.linalg.matmul
-    monkeypatch.setattr(tf.linalg, "matmul", lambda a, b: exact(rounded(a), rounded(b)))
-    monkeypatch.setattr(newton_schulz, "_device_rounds_factors", lambda: True)
-    found = newton_schulz.predictor(f, 0.1, "reference").numpy()
-    assert distance(found, w_of_numpy(f, 0.1, "reference")) < TOLERANCE["float32"]
-
-
 # In the predictor.
 
 

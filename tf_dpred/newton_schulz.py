@@ -15,7 +15,8 @@ diverges. So it runs on A + delta I, and the root that is returned is
     Y - delta Z = A (A + delta I)^(-1/2)
 
 which is 0 at 0 and everywhere within 0.3 delta^(1/2) of A^(1/2), where A = F/m, m the
-largest eigenvalue: 4e-4 in float32, 2e-8 in float64.
+largest eigenvalue: 4e-4 in float32, 2e-8 in float64. Coarser products (TF32 on GPUs,
+bfloat16 on TPUs), which diverge where F has zeros, are turned off by `runtime.setup`.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def largest_eigenvalue(f: tf.Tensor) -> tf.Tensor:
     power = f
     for _ in range(_squarings(f.dtype)):
         power = tf.math.divide_no_nan(power, tf.reduce_max(tf.abs(power)))
-        power = _product(power, power)
+        power = tf.linalg.matmul(power, power)
     v = tf.gather(power, tf.argmax(tf.linalg.diag_part(power)))
     quotient = tf.math.divide_no_nan(
         tf.tensordot(v, tf.linalg.matvec(f, v), 1), tf.tensordot(v, v, 1)
@@ -108,8 +109,8 @@ def square_root(a: tf.Tensor, lowest: float = 0.0) -> tf.Tensor:
     identity = tf.eye(tf.shape(a)[0], dtype=a.dtype)
     y, z = a + delta * identity, identity
     for scale in scales(math.sqrt(max(lowest, delta)), precision):
-        t = 0.5 * scale * (3.0 * identity - scale**2 * _product(z, y))
-        y, z = _product(y, t), _product(t, z)
+        t = 0.5 * scale * (3.0 * identity - scale**2 * tf.linalg.matmul(z, y))
+        y, z = tf.linalg.matmul(y, t), tf.linalg.matmul(t, z)
     found = spectrum.symmetrize(y - delta * z)
     # No entry of a root of eigenvalues up to 1 is above 1.
     converged = tf.reduce_max(tf.abs(found)) < 1.1
@@ -141,40 +142,3 @@ def _precision(dtype: tf.DType) -> float:
 
 def _squarings(dtype: tf.DType) -> int:
     return round(-0.5 * math.log2(_precision(dtype))) + 3
-
-
-def _product(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """A B to the precision of its type, also where the device rounds the factors.
-
-    A TPU rounds factors in float32 to bfloat16, NVIDIA's GPUs to TF32, unless told
-    otherwise: so coarse, the iteration diverges. There, each factor is cut into three
-    parts that bfloat16 holds exactly; of their nine products three are too small to
-    matter, and the others are one matrix product.
-    """
-    if a.dtype != tf.float32 or not _device_rounds_factors():
-        return tf.linalg.matmul(a, b)
-    a1, a2, a3 = _bfloat16_parts(a)
-    b1, b2, b3 = _bfloat16_parts(b)
-    left = tf.concat([a1, a1, a2, a2, a1, a3], axis=1)
-    right = tf.concat([b1, b2, b1, b2, b3, b1], axis=0)
-    return tf.linalg.matmul(left, right)
-
-
-def _device_rounds_factors() -> bool:
-    if tf.config.list_logical_devices("TPU"):
-        return True
-    gpus = tf.config.list_logical_devices("GPU")
-    return bool(gpus) and tf.config.experimental.tensor_float_32_execution_enabled()
-
-
-def _bfloat16_parts(x: tf.Tensor) -> list[tf.Tensor]:
-    """Three float32 tensors of at most 8 significant bits that sum up to x."""
-    parts = []
-    for _ in range(3):
-        # Not two casts, which a compiler may leave out.
-        bits = tf.bitwise.bitwise_and(
-            tf.bitcast(x, tf.uint32), tf.constant(0xFFFF0000, tf.uint32)
-        )
-        parts.append(tf.bitcast(bits, tf.float32))
-        x -= parts[-1]
-    return parts
