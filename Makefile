@@ -26,7 +26,7 @@ format: $(INSTALLED)
 check: lint test
 
 bench: $(INSTALLED)
-	$(BIN)/python tools/benchmark.py
+	$(BIN)/python -m tools.benchmark
 
 build: $(INSTALLED)
 	$(BIN)/python -m build

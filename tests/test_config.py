@@ -48,6 +48,8 @@ def test_from_dict__nothing_is_the_default():
         {"width": 2, "eps": 0, "warmup_epochs": 3},
         {"predictor": "direct", "eigenvalue_map": "inside_root", "eps": -0.05},
         {"ema": False, "stop_gradient": False, "loss": "mse"},
+        {"solver": "newton_schulz", "eigenvalue_map": "eq18", "eps": 0},
+        {"solver": "newton_schulz", "eigenvalue_map": "inside_root", "eps": 1e-4},
         {"backbone": "MobileNetV3Small", "split": "train+unlabeled"},
     ],
 )
@@ -117,6 +119,18 @@ REFUSED = [
     ({"eps": NAN}, "eps", "at most 100"),
     ({"eps": 1e3}, "eps", "at most 100"),
     ({"eps": 0.0, "predictor": "optimal"}, "eps", "above 0 for --predictor=optimal"),
+    ({"solver": "qr"}, "solver", "one of eigh, newton_schulz"),
+    *(
+        ({"solver": "newton_schulz", **wrong}, "solver", f"eigh with {flag}; newton_")
+        for wrong, flag in (
+            ({"predictor": "direct_set"}, "--predictor=direct_set"),
+            ({"method": "byol"}, "--predictor=mlp"),
+            ({"exponent": 1.0}, "--exponent=1.0"),
+            ({"centered": True}, "--centered=True"),
+            ({"eps": 0.0}, "--eps=0.0"),
+            ({"eps": -0.05, "eigenvalue_map": "inside_root"}, "--eps=-0.05"),
+        )
+    ),
     ({"predictor": "foo"}, "predictor", "one of direct, direct_copy"),
     ({"predictor": None}, "predictor", "a value of type str"),
     ({"method": "moco"}, "method", "one of directpred, byol, simsiam, linear"),

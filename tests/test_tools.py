@@ -1,6 +1,8 @@
 """The programs in tools/ that hand an encoder on."""
 
+import importlib
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +11,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import toys
 
 from tf_dpred import export, restore
+from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.config import Config
+from tf_dpred.optimizers import SGD
+from tf_dpred.schedules import ema_momentum
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -205,3 +211,103 @@ def test_neighbours__finds_the_image_itself_first(exported, tmp_path, capsys):
     first = 5 * tool.GAP + tool.SIDE
     np.testing.assert_array_equal(query_tile, picture[:, first : first + tool.SIDE])
     assert not np.array_equal(query_tile, picture[:, -tool.SIDE - tool.GAP : -tool.GAP])
+
+
+# The benchmark; what it measures is not run here, but for the smallest.
+
+
+def benchmark(module, monkeypatch):
+    monkeypatch.syspath_prepend(CHECKOUT)
+    return importlib.import_module(f"tools.benchmark.{module}")
+
+
+def test_benchmark__workers_take_turns_and_may_be_absent(monkeypatch, tmp_path):
+    race = benchmark("race", monkeypatch)
+    script = """
+import sys, time
+sys.path.insert(0, "tools/peers")
+from serve import serve
+print("a library talks")
+serve(lambda: {"at": time.monotonic()}, version="1")
+"""
+    command = [sys.executable, "-c", script]
+    missing = [sys.executable, "-c", "import no_such_module"]
+    found, about, absent = race.run(
+        {"a": command, "b": command, "c": missing}, 2, optional=["c"]
+    )
+    turns = [found[name]["at"][turn] for turn in (0, 1) for name in "ab"]
+    assert turns == sorted(turns)
+    assert about == {"a": {"version": "1"}, "b": {"version": "1"}}
+    assert absent == {"c": "ModuleNotFoundError: No module named 'no_such_module'"}
+    assert found["a"]["peak MB"][0] > 1
+    with pytest.raises(SystemExit, match="c: ModuleNotFoundError"):
+        race.run({"c": missing}, 1)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (123456.0, "123,500"),
+        (1234.0, "1,234"),
+        (56.78, "56.8"),
+        (0.123456, "0.123"),
+        (0.00123, "1.2e-03"),
+        (0.0, "0"),
+        (None, ""),
+        ("read", "read"),
+    ],
+)
+def test_benchmark__cells(number, expected, monkeypatch):
+    assert benchmark("table", monkeypatch).text(number) == expected
+
+
+def test_benchmark__solver(monkeypatch, capsys):
+    """The smallest part as a user runs it."""
+    solver = benchmark("solver", monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["solver", "--sizes=8", "--seconds=0"])
+    monkeypatch.setattr(sys, "stdin", ["\n"])
+    solver.main()
+    ready, found = map(json.loads, capsys.readouterr().out.splitlines())
+    assert ready == {"ready": {"sizes": [8]}}
+    assert found["eigh 8 error"] < 1e-3 and found["newton_schulz 8 error"] < 1e-3
+    assert found["eigh 8 ms"] > 0 and found["newton_schulz 8 ms"] > 0
+
+
+def test_benchmark__parts_of_a_step(monkeypatch):
+    """Each part is there, and can be called again and again."""
+    model = toys.model()
+    model.compile(SGD())
+    TargetEMA(ema_momentum("constant", 0.9, 1)).set_model(model)
+    batch = tuple(tf.constant(view[0]) for view in toys.views(1))
+    functions = benchmark("step_parts", monkeypatch).parts(model, batch)
+    order = benchmark("step_tables", monkeypatch).PARTS_IN_ORDER
+    passes = {"forward and backward", "step"}
+    assert functions.keys() == {*order, *passes} - {"backward"}
+    for function in functions.values():
+        function(), function()
+    assert model.steps_done == 4  # the optimizer's part, and the step
+
+
+def test_benchmark__input_stages(monkeypatch, tmp_path):
+    inputs = benchmark("inputs", monkeypatch)
+    write_images(tmp_path, 6)
+    settings = {"dataset": "folder", "data_dir": str(tmp_path), "image_size": 8}
+    config = Config.from_dict({**settings, "batch_size": 4, "views": "byol"})
+    shapes = {}
+    for stage in inputs.STAGES:
+        first = next(iter(inputs.dataset(config, stage)))
+        shapes[stage] = [tuple(t.shape) for t in tf.nest.flatten(first)]
+    views = [(4, 8, 8, 3)] * 2
+    assert shapes == {
+        "read": [(4,)],
+        "decode": [(4, 3)],
+        **dict.fromkeys(["crop", "photometric", "all"], views),
+    }
+
+
+def test_benchmark__refuses_an_unknown_part(monkeypatch, capsys):
+    main = benchmark("__main__", monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--part=step,speed"])
+    with pytest.raises(SystemExit):
+        main.main()
+    assert "--part: received ['speed'], accepted: step, " in capsys.readouterr().err

@@ -31,6 +31,7 @@ PREDICTORS = (
 )
 # The iso loss reads f.(W f) as |W^(1/2) f|^2: true for symmetric W >= 0 only.
 SYMMETRIC_PREDICTORS = ("direct", "direct_copy", "direct_set", "none")
+SOLVERS = ("eigh", "newton_schulz")
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 
@@ -204,6 +205,12 @@ class PredictorConfig(Section):
         choices=("reference", "eq18", "inside_root"),
     )
     centered: bool = setting(False, "subtract the mean's outer product from F")
+    solver: str = setting(
+        "eigh",
+        "how the direct predictor's W is computed: newton_schulz by matrix products "
+        "alone, for devices that are slow at eigh; needs --exponent=0.5",
+        choices=SOLVERS,
+    )
     predictor_hidden: int = setting(
         4096, "hidden units of the mlp predictor", at_least=1
     )
@@ -226,6 +233,32 @@ class PredictorConfig(Section):
         if self.predictor == "optimal" and self.eps == 0:
             refuse(
                 "eps", self.eps, "above 0 for --predictor=optimal, whose ridge it is"
+            )
+        if self.solver == "newton_schulz":
+            self._check_newton_schulz()
+
+    def _check_newton_schulz(self) -> None:
+        """W must be a square root of F plus a multiple of the identity, or one of both.
+
+        The floor of 1e-4 under the eigenvalues of W is neither; only eps lifts all of
+        them over it. A centred F can be further below 0 than by rounding.
+        """
+        least = 0.0 if self.eigenvalue_map == "eq18" else 1e-4
+        accepted = {
+            "predictor": self.predictor == "direct",
+            "exponent": self.exponent == 0.5,
+            "centered": not self.centered,
+            "eps": self.eps >= least,
+        }
+        wrong = [name for name, fits in accepted.items() if not fits]
+        if wrong:
+            given = ", ".join(f"--{name}={getattr(self, name)}" for name in wrong)
+            refuse(
+                "solver",
+                self.solver,
+                f"eigh with {given}; newton_schulz with --predictor=direct, "
+                f"--exponent=0.5, --nocentered and --eps of at least {least:g} "
+                f"(--eigenvalue_map={self.eigenvalue_map})",
             )
 
 

@@ -20,8 +20,8 @@ import math
 import keras
 import tensorflow as tf
 
-from tf_dpred import replicas, spectrum
-from tf_dpred.config import PredictorConfig
+from tf_dpred import newton_schulz, replicas, spectrum
+from tf_dpred.config import SOLVERS, PredictorConfig
 from tf_dpred.networks.normalization import BatchNormalization
 
 
@@ -217,16 +217,37 @@ class Direct(ClosedForm):
 
     Args:
       exponent, eigenvalue_map, eps: see `spectrum.eigenvalue_map`.
+      solver: `eigh`; or `newton_schulz`, W by matrix products alone, for devices that
+        are slow at eigh (`newton_schulz.predictor`). That takes exponent 1/2 and an
+        uncentred F, whose eigenvalues are not negative but by rounding.
     """
 
     def __init__(
-        self, exponent: float = 0.5, eigenvalue_map: str = "reference", **kwargs
+        self,
+        exponent: float = 0.5,
+        eigenvalue_map: str = "reference",
+        solver: str = "eigh",
+        **kwargs,
     ):
         super().__init__(**kwargs)
+        if solver not in SOLVERS:
+            raise ValueError(
+                f"Invalid solver: received {solver!r}, accepted: {', '.join(SOLVERS)}."
+            )
+        if solver == "newton_schulz" and (exponent != 0.5 or self.centered):
+            raise ValueError(
+                f"Invalid solver: received 'newton_schulz' with exponent {exponent} "
+                f"and centered {self.centered}, accepted: with 0.5 and False."
+            )
         self.exponent = exponent
         self.eigenvalue_map = eigenvalue_map
+        self.solver = solver
 
     def weights_from_statistics(self) -> tf.Tensor:
+        if self.solver == "newton_schulz":
+            return newton_schulz.predictor(
+                self.correlation, self.eps, self.eigenvalue_map
+            )
         s, u = tf.linalg.eigh(self.correlation)
         p = spectrum.eigenvalue_map(s, self.eps, self.exponent, self.eigenvalue_map)
         return spectrum.from_eigenvalues(p, u)

@@ -1,0 +1,89 @@
+"""The input of a run, cut off after each stage: reads a folder of images.
+
+    echo | python -m tools.benchmark.inputs --stage=all --data_dir=FOLDER
+
+Takes the flags of `tf_dpred.main`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import app, flags
+
+from tf_dpred import flags as tf_dpred_flags
+from tf_dpred.config import Config
+from tf_dpred.main import parse
+from tools.benchmark.clock import SECONDS
+from tools.peers.serve import serve, steady_rate
+
+STAGES = ("read", "decode", "crop", "photometric", "all")
+STAGE = flags.DEFINE_enum("stage", "all", STAGES, "the last stage that is done")
+
+PHOTOMETRIC_OFF = {
+    "flip_probability": 0.0,
+    "jitter_probability": 0.0,
+    "grayscale_probability": 0.0,
+}
+BLUR_OFF = {"blur_probability": 0.0, "solarize_probability": 0.0}
+
+
+def dataset(config: Config, stage: str):
+    """Batches after a stage; of `read` and `decode`, single images."""
+    import tensorflow as tf
+
+    from tf_dpred import train
+    from tf_dpred.data import image_ops, pipeline
+    from tf_dpred.data.views import view_pair
+
+    data, training = config.data, config.training
+    source = train.training_source(config)
+    if stage in ("read", "decode"):
+        files = source.examples(None).repeat().map(_encoded, tf.data.AUTOTUNE)
+        if stage == "decode":
+            # As bytes and a pixel: to batch images of all sizes would be work.
+            files = files.map(
+                lambda encoded: image_ops.decode(encoded)[0, 0], tf.data.AUTOTUNE
+            )
+        batches = files.batch(training.batch_size, drop_remainder=True)
+        return batches.with_options(pipeline._options())
+    pair = view_pair(data.views, data.view_strength)
+    off = {
+        "crop": PHOTOMETRIC_OFF | BLUR_OFF,
+        "photometric": BLUR_OFF,
+        "all": {},
+    }[stage]
+    pair = dataclasses.replace(
+        pair,
+        first=dataclasses.replace(pair.first, **off),
+        second=dataclasses.replace(pair.second, **off),
+    )
+    return pipeline.training_views(
+        source, pair, data.image_size, training.batch_size, seed=training.seed
+    )
+
+
+def _encoded(example):
+    """The bytes of an example's image."""
+    import tensorflow as tf
+
+    return example["image"] if "image" in example else tf.io.read_file(example["file"])
+
+
+def main(argv: list[str]) -> None:
+    import tensorflow as tf
+
+    # Nothing of this is for an accelerator.
+    tf.config.set_visible_devices([], "GPU")
+    config = tf_dpred_flags.config_from_flags()
+    batches = iter(dataset(config, STAGE.value))
+    for _ in range(3):
+        next(batches)
+    size = config.training.batch_size
+    serve(
+        lambda: {"images/s": steady_rate(lambda: next(batches), size, SECONDS.value)},
+    )
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

@@ -1,0 +1,138 @@
+"""The tables of the step: whole, by part, by threads, its memory, its checkpoint."""
+
+from __future__ import annotations
+
+from tools.benchmark.options import BFLOAT16, LARGE, Options
+from tools.benchmark.race import here, medians, run
+from tools.benchmark.table import Table
+
+MEMORY_BATCHES = (4, 8, 16)
+PARTS_IN_ORDER = (
+    "forward online",
+    "forward target",
+    "backward",
+    "optimizer",
+    "F",
+    "W",
+    "EMA",
+)
+THREADS = (("", ""), ("1", "1"), ("1", "2"), ("2", "1"), ("2", "2"))
+
+
+def step(options: Options) -> list[Table]:
+    """Images/s of the whole step: this package, PyTorch, the convolutions alone."""
+    rows, values, notes = [], {}, []
+    for name, flags in options.steps.items():
+        commands = {
+            "tf_dpred": here("step", *flags, options.measuring),
+            "PyTorch": options.peer("torch_step", *flags, options.measuring),
+            "convolutions": here("ceilings", *flags, "--seconds=1"),
+        }
+        found, about, absent = run(commands, options.rounds, optional=["PyTorch"])
+        middle = {worker: medians(v)["images/s"] for worker, v in found.items()}
+        ours = middle["tf_dpred"]
+        rows.append(
+            (
+                name,
+                ours,
+                middle.get("PyTorch"),
+                ours / middle["PyTorch"] if "PyTorch" in middle else None,
+                middle["convolutions"],
+                ours / middle["convolutions"],
+            )
+        )
+        products = medians(found["convolutions"])
+        notes.append(
+            f"{name}: a product of 2048 x 2048 matrices runs at "
+            f"{products['GFLOP/s float32']:.0f} GFLOP/s in float32 and "
+            f"{products['GFLOP/s bfloat16']:.0f} in bfloat16."
+        )
+        notes += [f"{worker} is left out: {why}." for worker, why in absent.items()]
+        values[name] = {"values": found, "about": about}
+    header = ("step, images/s", "tf_dpred", "PyTorch", "ratio")
+    header += ("convolutions alone", "share of them")
+    return [Table("Step", header, rows, notes, values)]
+
+
+def step_parts(options: Options) -> list[Table]:
+    """Milliseconds of each part of the step."""
+    rows, values = [], {}
+    for name, flags in options.steps.items():
+        seconds = f"--seconds={options.seconds / 5}"
+        command = here("step_parts", *flags, seconds)
+        found, _, _ = run({"parts": command}, options.rounds)
+        middle = medians(found["parts"])
+        whole = middle["step"]
+        rows.append((name, *(middle.get(part) for part in PARTS_IN_ORDER), whole))
+        rows.append(
+            (
+                "share of the step",
+                *(f"{middle.get(part, 0) / whole:.2%}" for part in PARTS_IN_ORDER),
+                "",
+            )
+        )
+        values[name] = found["parts"]
+    header = ("ms", *PARTS_IN_ORDER, "step")
+    return [Table("Step by part", header, rows, [], values)]
+
+
+def threads(options: Options) -> list[Table]:
+    """Images/s of the step by the sizes of TensorFlow's thread pools."""
+    rows, values = [], {}
+    variables = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    environments = {
+        f"{intra or 'default'} / {inter or 'default'}": {
+            v: n for v, n in zip(variables, (intra, inter), strict=True) if n
+        }
+        for intra, inter in THREADS
+    }
+    for name, flags in options.steps.items():
+        command = here("step", *flags, options.measuring)
+        found, _, _ = run(
+            dict.fromkeys(environments, command),
+            options.rounds,
+            environments=environments,
+        )
+        rows.append((name, *(medians(v)["images/s"] for v in found.values())))
+        values[name] = found
+    header = ("threads in / between operations, images/s", *environments)
+    return [Table("Threads", header, rows, [], values)]
+
+
+def memory(options: Options) -> list[Table]:
+    """Peak memory of the step of ResNet-50 by batch, after one step and warm-up."""
+    rows, values = [], {}
+    for batch in MEMORY_BATCHES:
+        flags = [*LARGE, *BFLOAT16, f"--batch_size={batch}", "--seconds=0"]
+        cells = {}
+        for name, command in {
+            "tf_dpred": here("step", *flags),
+            "PyTorch": options.peer("torch_step", *flags),
+        }.items():
+            # One at a time: together they might not fit.
+            found, _, _ = run({name: command}, 1, optional=["PyTorch"])
+            cells |= {worker: medians(v)["peak MB"] for worker, v in found.items()}
+        rows.append((str(batch), cells.get("tf_dpred"), cells.get("PyTorch")))
+        values[str(batch)] = cells
+    header = ("batch", "tf_dpred, MB", "PyTorch, MB")
+    title = "Peak memory, ResNet-50, 224 pixels, bfloat16"
+    return [Table(title, header, rows, [], values)]
+
+
+def checkpoint(options: Options) -> list[Table]:
+    """The cost of a checkpoint beside that of a step."""
+    rows, values = [], {}
+    for name, flags in options.steps.items():
+        commands = {
+            "checkpoint": here("checkpoint", *flags),
+            "step": here("step", *flags, options.measuring),
+        }
+        found, _, _ = run(commands, options.rounds)
+        middle = {worker: medians(v) for worker, v in found.items()}
+        batch = next(int(f.split("=")[1]) for f in flags if "--batch_size=" in f)
+        hundred = 100 * batch / middle["step"]["images/s"]
+        wait = middle["checkpoint"]["s"]
+        rows.append((name, wait, middle["checkpoint"]["MB"], f"{wait / hundred:.2%}"))
+        values[name] = found
+    header = ("", "s", "MB", "of the time if written every 100 steps")
+    return [Table("Checkpoint", header, rows, [], values)]
