@@ -222,7 +222,8 @@ def _levers(config: Config, last: dict) -> list[str]:
         multiplier = config.optimizer.predictor_lr_multiplier
         lines.append(
             f"the predictor is trained, at {multiplier:g} x the learning rate: more "
-            "shrinks the basin of collapse (#1) and loosens alignment (#6)"
+            "shrinks the basin of collapse (#1) and keeps alignment (#6), but features "
+            "stay smaller (#2)"
         )
     elif predictor.predictor in FROM_STATISTICS:
         lines.append(
@@ -301,10 +302,9 @@ def _advice(state: str, config: Config) -> list[str]:
             lines.append("more --epochs: a trained predictor aligns over time")
             if not objective.ema:
                 lines.append("--ema lets alignment come first (#8)")
-            if own_rate and optimizer.predictor_lr_multiplier > 1:
-                lines.append(
-                    "a smaller --predictor_lr_multiplier holds it aligned (#6)"
-                )
+            if own_rate:
+                lines.append("--predictor_lr_multiplier above 1 keeps alignment (#6)")
+            lines.append("so does more --weight_decay (#7)")
     return [*lines, "changed flags need a new --workdir (more --epochs do not)"]
 
 
