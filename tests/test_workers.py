@@ -91,6 +91,7 @@ def test_two_workers__only_the_chief_writes(unbroken):
         "flags.json",
         "result.json",
         "tensorboard",
+        "theory.jsonl",
     }
     assert len(list((directory / "run" / "tensorboard").iterdir())) == 1
     assert len((directory / "run" / "epochs.jsonl").read_text().splitlines()) == 2

@@ -237,13 +237,16 @@ class DirectPred(keras.Model):
         self._apply(gradients, variables)
         f1, f2, z1, z2 = (tf.concat(p, axis=0) for p in zip(*projections, strict=True))
         self.predictor.observe(f1, f2, z1, z2)
-        self.view_moments.observe(f1, f2, z1, z2)
         self.predictor.reset(step)
         if self._update_target is not None:
             self._update_target(step)
         if replicas.are_on_several_workers(self.distribute_strategy):
             self.stop.exchange()
-        loss = replicas.mean(loss)
+        # One all-reduce for what is only looked at.
+        moments = tf.cast(ViewMoments.of(f1, f2, z1, z2), loss.dtype)
+        numbers = replicas.mean(tf.concat([loss[None], moments], axis=0))
+        loss = numbers[0]
+        self.view_moments.assign(numbers[1:])
         self.loss_tracker.update_state(loss)
         self.feature_std.update_state(spectrum.feature_std(f1))
         return self.guard.observe(step, self._watched(loss, gradients, lowest))

@@ -6,8 +6,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred import replicas
-
 
 class ViewMoments:
     """Mean inner products of one batch's projections, the same on all replicas.
@@ -25,15 +23,19 @@ class ViewMoments:
             aggregation="only_first_replica",
         )
 
-    def observe(self, f1: tf.Tensor, f2: tf.Tensor, z1: tf.Tensor, z2: tf.Tensor):
-        """Takes the projections of a step, [n, d] each; f online, z target."""
+    @staticmethod
+    def of(f1: tf.Tensor, f2: tf.Tensor, z1: tf.Tensor, z2: tf.Tensor) -> tf.Tensor:
+        """The three, [3], of this replica's projections [n, d]; f online, z target."""
 
         def inner(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
             return tf.reduce_mean(tf.reduce_sum(a * b, axis=1))
 
         own = (inner(f1, f1) + inner(f2, f2)) / 2
         target = (inner(z1, f1) + inner(z2, f2)) / 2
-        values = replicas.mean(tf.stack([own, inner(f1, f2), target]))
+        return tf.stack([own, inner(f1, f2), target])
+
+    def assign(self, values: tf.Tensor) -> None:
+        """Takes the three, [3], as means over replicas."""
         self._values.assign(tf.cast(values, self._values.dtype))
 
     def read(self) -> tuple[float, float, float]:

@@ -213,8 +213,9 @@ def reduced(job: Job) -> dict[str, list[int]]:
         "BatchNorm all-reduces": [FLOAT32 * channels for channels in norms],
         "gradient all-reduce": [FLOAT32 * job.learned],
         "F, all-reduce": [FLOAT32 * d**2, FLOAT32 * d],
-        # The features' spread twice, the guard's four quantities, the loss.
-        "logs, all-reduces": [FLOAT32 * d, FLOAT32 * d, FLOAT32 * 4, FLOAT32],
+        # The features' spread twice, the guard's four quantities, the loss with the
+        # three moments of the views.
+        "logs, all-reduces": [FLOAT32 * d, FLOAT32 * d, FLOAT32 * 4, FLOAT32 * 4],
     }
 
 
