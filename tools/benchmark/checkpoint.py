@@ -22,7 +22,8 @@ from tools.peers.serve import serve
 def main(argv: list[str]) -> None:
     from tf_dpred.callbacks.checkpoint import Checkpoints
 
-    _, model, _ = model_and_batch(tf_dpred_flags.config_from_flags())
+    config = tf_dpred_flags.config_from_flags()
+    _, model, _ = model_and_batch(config)
     with tempfile.TemporaryDirectory(dir=".") as directory:
         saver = Checkpoints(model, Path(directory), steps_per_epoch=1000)
 
@@ -32,7 +33,8 @@ def main(argv: list[str]) -> None:
             saver.save()
             seconds = time.perf_counter() - start
             size = max(path.stat().st_size for path in Path(directory).iterdir())
-            return {"s": seconds, "MB": size / 1e6}
+            batch = config.training.batch_size
+            return {"s": seconds, "MB": size / 1e6, "batch": batch}
 
         measure()
         serve(measure)

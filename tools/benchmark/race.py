@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -12,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
+PATIENCE = 10  # seconds for a worker to end by itself
 
 
 class Absent(Exception):
@@ -63,9 +65,15 @@ class Worker:
         raise Absent(lines[-1] if lines else f"exit code {self._process.returncode}")
 
     def close(self) -> None:
-        self._process.terminate()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
+        # The end of its input ends it, so that it can remove what it wrote.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.terminate()
+            self._process.wait()
+        for stream in (self._process.stdout, self._errors):
             stream.close()
 
 

@@ -129,10 +129,10 @@ def checkpoint(options: Options) -> list[Table]:
         }
         found, _, _ = run(commands, options.rounds)
         middle = {worker: medians(v) for worker, v in found.items()}
-        batch = next(int(f.split("=")[1]) for f in flags if "--batch_size=" in f)
-        hundred = 100 * batch / middle["step"]["images/s"]
-        wait = middle["checkpoint"]["s"]
-        rows.append((name, wait, middle["checkpoint"]["MB"], f"{wait / hundred:.2%}"))
+        saved = middle["checkpoint"]
+        hundred = 100 * saved["batch"] / middle["step"]["images/s"]
+        wait = saved["s"]
+        rows.append((name, wait, saved["MB"], f"{wait / hundred:.2%}"))
         values[name] = found
     header = ("", "s", "MB", "of the time if written every 100 steps")
     return [Table("Checkpoint", header, rows, [], values)]
