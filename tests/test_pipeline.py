@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpred.data import image_ops, pipeline, views
+from tf_dpred.data import choice, image_ops, pipeline, views
 from tf_dpred.data.sources import from_arrays, open_source
 from tf_dpred.data.views import ViewPair, ViewSpec, view_pair
 
@@ -151,21 +151,52 @@ def test_training_views__views_of_equal_images_differ():
     assert len(seen) == 3 * 2 * 8
 
 
-def test_training_views__equal_augment_of_each_example():
-    # One image per batch, so the chunk is the example and nothing else can enter.
+def test_training_views__equal_crop_and_distortion_of_each_example():
     pair = view_pair("byol")
     single = noise(1)
     image = single.examples(None).get_single_element()["image"]
     epoch_seeds = tf.random.split(
         tf.random.fold_in([3, 0], tf.constant(0, tf.int64)), 2
     )
-    seed = tf.random.fold_in(epoch_seeds[1], tf.constant(0, tf.int64))
-    seeds = tf.random.split(seed, 2)
-    first, second = take(pipeline.training_views(single, pair, 16, 1, seed=3), 1)[0]
-    specs = (pair.first, pair.second)
-    for view, spec, one in zip((first, second), specs, seeds, strict=True):
-        expected = views.augment(image, spec, 16, one).numpy().astype(int)
-        np.testing.assert_allclose(view[0].astype(int), expected, atol=1)
+    shape = [pipeline.DRAWN_AT_ONCE, 2, views.NUM_DRAWS]
+    block_seed = tf.random.fold_in(epoch_seeds[1], tf.constant(0, tf.int64))
+    draws = tf.random.stateless_uniform(shape, block_seed)[0]
+    batch = take(pipeline.training_views(single, pair, 16, 1, seed=3), 1)[0]
+    for view, spec, drawn in zip(batch, (pair.first, pair.second), draws, strict=True):
+        crop = views.random_crop(image, spec, 16, drawn)
+        expected = views.distort(crop[None], drawn[None], spec, choice.select)
+        np.testing.assert_allclose(view.astype(int), expected.numpy(), atol=1)
+
+
+def test_first_images__those_that_training_begins_with():
+    first = pipeline.first_images(numbered(22), CLEAN, 4, 6, seed=3)
+    stream = pipeline.training_views(numbered(22), CLEAN, 4, 6, seed=3)
+    np.testing.assert_array_equal(first, take(stream, 1)[0][0])
+
+
+@pytest.mark.parametrize("start", [0, 3, 300, 512])
+def test_draws__depend_on_the_place_alone(start):
+    seed = tf.constant([1, 2])
+    whole = np.array(list(pipeline._draws(seed, tf.constant(0, tf.int64), 700)))
+    late = list(pipeline._draws(seed, tf.constant(start, tf.int64), 700))
+    np.testing.assert_array_equal(late, whole[start:])
+    assert len({row.tobytes() for row in whole}) == 700
+    other = next(iter(pipeline._draws(seed + 1, tf.constant(0, tf.int64), 1)))
+    assert (other.numpy() != whole[0]).all()
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_training_views__distorted_on_the_device(replicas):
+    pair = view_pair("byol")
+    arguments = (noise(), pair, 16, 8)
+    split = {"seed": 3, "start_step": 1, "micro_batches": 2, "replicas": replicas}
+    on_host = take(pipeline.training_views(*arguments, **split), 3)
+    later = pipeline.training_views(*arguments, **split, distorted=False)
+    finish = pipeline.views_from_crops(pair)
+    for batch, expected in zip(later, on_host, strict=False):
+        for view, other in zip(finish(*batch), expected, strict=True):
+            assert view.dtype == tf.uint8
+            np.testing.assert_allclose(view.numpy().astype(int), other, atol=1)
 
 
 def test_training_views__skipped_examples_are_not_decoded(monkeypatch):

@@ -75,7 +75,7 @@ def open_folder(
             np.full(len(paths), -1) if labels is None else labels, tf.int64
         )
 
-    def usable(index: np.ndarray) -> np.ndarray:
+    def usable(index: np.ndarray) -> np.int64:
         return np.int64(bad_images.usable(paths, int(index)))
 
     def load(example: Example) -> tuple[tf.Tensor, tf.Tensor]:

@@ -117,8 +117,8 @@ def first_frame(gif: bytes) -> bytes:
     except (IndexError, struct.error):
         return gif
     screen = struct.unpack_from("<2H", gif, 6)
-    size = (max(screen[0], left + width), max(screen[1], top + height))
-    size = struct.pack("<2H", *(min(side, 2**16 - 1) for side in size))
+    sides = (max(screen[0], left + width), max(screen[1], top + height))
+    size = struct.pack("<2H", *(min(side, 2**16 - 1) for side in sides))
     return gif[:6] + size + gif[10:end] + b"\x3b"
 
 

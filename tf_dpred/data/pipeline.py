@@ -9,11 +9,14 @@ import tensorflow as tf
 
 from tf_dpred.data import views
 from tf_dpred.data.source import Example, Source
-from tf_dpred.data.views import ViewPair
+from tf_dpred.data.views import NUM_DRAWS, ViewPair
 
 # Colour and blur run on chunks of about this many pixels: many small images at once,
 # where the cost is the number of operations, but few large ones, where it is memory.
 CHUNK_PIXELS = 128 * 32 * 32
+
+# The random numbers of so many examples are drawn by one operation.
+DRAWN_AT_ONCE = 256
 
 # Nothing here needs AutoGraph, which doubles the time to build a pipeline.
 _as_it_is = tf.autograph.experimental.do_not_convert
@@ -46,6 +49,7 @@ def training_views(
     share: tuple[int, int] = (0, 1),
     micro_batches: int = 1,
     replicas: int = 1,
+    distorted: bool = True,
     num_parallel_calls: int = tf.data.AUTOTUNE,
     deterministic: bool = True,
 ) -> tf.data.Dataset:
@@ -68,11 +72,14 @@ def training_views(
         each divides its rows into so many micro-batches. With more than one of both,
         rows are ordered such that each micro-batch holds the same examples, over all
         replicas, as it does on one.
+      distorted: False leaves flip, colour and blur to `views_from_crops`, on the device
+        that trains.
       num_parallel_calls: examples or chunks prepared at the same time.
       deterministic: False may be faster and gives up the order of the stream.
 
     Returns:
-      (first, second) views, uint8 [B / n, S, S, 3] each.
+      (first, second) views, uint8 [B / n, S, S, 3] each; not distorted, they are
+      crops, and their draws follow, float32 [B / n, NUM_DRAWS] each.
 
     Raises:
       ValueError: if an epoch has no full batch.
@@ -83,45 +90,39 @@ def training_views(
     micro_size = batch_size // micro_batches
     piece = own_size // micro_batches // replicas
     # Row r of what a process yields is row rows[r] of what it reads.
-    rows = np.arange(own_size).reshape(micro_batches, replicas, piece)
-    rows = rows.swapaxes(0, 1).reshape(-1)
+    grid = np.arange(own_size).reshape(micro_batches, replicas, piece)
+    rows = grid.swapaxes(0, 1).reshape(-1)
     start_epoch, start_step = start_epoch + start_step // steps, start_step % steps
 
     def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
-        order_seed, view_seed = tf.unstack(
-            tf.random.split(tf.random.fold_in([seed, 0], epoch), 2)
-        )
+        order_seed, view_seed = _epoch_seeds(seed, epoch)
         begun = tf.where(epoch == start_epoch, start_step, 0)
         skip = tf.cast(begun * batch_size, tf.int64)
         examples = source.examples(order_seed[0], skip)
-        positions = tf.data.Dataset.range(skip, steps * batch_size)
-        # The shorter one, positions, ends the epoch.
-        both = tf.data.Dataset.zip(examples, positions)
+        drawn = _draws(view_seed, skip, steps * batch_size)
+        # The shorter one, the draws, ends the epoch.
+        both = tf.data.Dataset.zip(examples, drawn)
         if parts > 1:
-            both = both.filter(
-                lambda _, position: (
-                    position % micro_size // (micro_size // parts) == part
-                )
+            share_size = micro_size // parts
+            both = both.enumerate(skip).filter(
+                lambda position, _: position % micro_size // share_size == part
             )
-        return both.map(
-            lambda example, position: (
-                example,
-                tf.random.fold_in(view_seed, position),
-            )
-        )
+            both = both.map(lambda _, example_and_draws: example_and_draws)
+        return both
 
-    def crops(example: Example, seed: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], ...]:
+    def crops(example: Example, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image, _ = source.load(example)
-        first, second = tf.unstack(tf.random.split(seed, 2))
         return (
-            views.random_crop(image, pair.first, image_size, first),
-            views.random_crop(image, pair.second, image_size, second),
+            views.random_crop(image, pair.first, image_size, draws[0]),
+            views.random_crop(image, pair.second, image_size, draws[1]),
+            draws[0],
+            draws[1],
         )
 
-    def distorted(first, second) -> tuple[tf.Tensor, tf.Tensor]:
+    def on_host(first, second, draws1, draws2) -> tuple[tf.Tensor, tf.Tensor]:
         return (
-            views.distort(*first, pair.first),
-            views.distort(*second, pair.second),
+            views.distort_each(pair.first)(first, draws1),
+            views.distort_each(pair.second)(second, draws2),
         )
 
     parallel = {
@@ -129,21 +130,78 @@ def training_views(
         "deterministic": deterministic,
     }
 
-    def divided(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.gather(first, rows), tf.gather(second, rows)
+    def divided(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return tuple(tf.gather(tensor, rows) for tensor in batch)
 
-    chunk = chunk_size(own_size, image_size)
     epochs = tf.data.Dataset.range(start_epoch, tf.int64.max)
-    batches = (
-        epochs.flat_map(_as_it_is(epoch_examples))
-        .map(_as_it_is(crops), **parallel)
-        .batch(chunk, drop_remainder=True)
-        .map(_as_it_is(distorted), **parallel)
-        .rebatch(own_size, drop_remainder=True)
-    )
+    batches = epochs.flat_map(_as_it_is(epoch_examples))
+    batches = batches.map(_as_it_is(crops), **parallel)
+    if distorted:
+        chunk = chunk_size(own_size, image_size)
+        batches = batches.batch(chunk, drop_remainder=True)
+        batches = batches.map(_as_it_is(on_host), **parallel)
+        batches = batches.rebatch(own_size, drop_remainder=True)
+    else:
+        batches = batches.batch(own_size, drop_remainder=True)
     if micro_batches > 1 and replicas > 1:
         batches = batches.map(_as_it_is(divided), **parallel)
     return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
+
+
+def first_images(
+    source: Source, pair: ViewPair, image_size: int, count: int, *, seed: int
+) -> np.ndarray:
+    """The first images of a training stream as evaluation sees them.
+
+    Returns:
+      uint8 [count, S, S, 3]: of the examples that `training_views` begins with.
+    """
+    order_seed, _ = _epoch_seeds(seed, tf.constant(0, tf.int64))
+    images = (
+        source.examples(order_seed[0])
+        .take(count)
+        .map(
+            lambda example: views.evaluation_view(
+                source.load(example)[0], image_size, pair
+            )
+        )
+    )
+    return np.stack(list(images.as_numpy_iterator()))
+
+
+def views_from_crops(pair: ViewPair):
+    """The rest of `training_views` with `distorted` False, for any device.
+
+    Returns:
+      (first, second, draws1, draws2) of n examples -> two views, uint8 [n, S, S, 3].
+    """
+
+    def on_device(first, second, draws1, draws2) -> tuple[tf.Tensor, tf.Tensor]:
+        return (
+            views.distort_together(pair.first)(first, draws1),
+            views.distort_together(pair.second)(second, draws2),
+        )
+
+    return on_device
+
+
+def _epoch_seeds(seed: int, epoch: tf.Tensor) -> list[tf.Tensor]:
+    """Of the order and of the views."""
+    return tf.unstack(tf.random.split(tf.random.fold_in([seed, 0], epoch), 2))
+
+
+def _draws(seed: tf.Tensor, start: tf.Tensor, stop: int) -> tf.data.Dataset:
+    """The random numbers of the examples from `start` to `stop`, in order.
+
+    Each element, float32 [2, NUM_DRAWS] in [0, 1), depends on the seed and the place.
+    """
+    shape = [DRAWN_AT_ONCE, 2, NUM_DRAWS]
+    first = start // DRAWN_AT_ONCE
+    drawn = tf.data.Dataset.range(first, -(-stop // DRAWN_AT_ONCE)).map(
+        lambda block: tf.random.stateless_uniform(shape, tf.random.fold_in(seed, block))
+    )
+    before = first * DRAWN_AT_ONCE
+    return drawn.unbatch().skip(start - before).take(stop - start)
 
 
 def evaluation_images(

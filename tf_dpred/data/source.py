@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from tf_dpred.data import image_ops
 
-Seed = tf.Tensor | int | None
+Seed: TypeAlias = tf.Tensor | int | None
 Example = dict[str, tf.Tensor]
 SUBSET_SEED = 0
 
@@ -88,7 +89,7 @@ def from_arrays(
         len(images),
         labels,
         None if labels is None else int(np.max(labels)) + 1,
-        fingerprint=hashlib.sha256(np.ascontiguousarray(images)).hexdigest(),
+        fingerprint=hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
     )
 
 
