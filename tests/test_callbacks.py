@@ -2,16 +2,11 @@
 
 import json
 import logging
-import os
 import re
-from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import toys
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tf_dpred.callbacks import guards, knn, monitor
 from tf_dpred.callbacks.checkpoint import Checkpoints, training_state
@@ -19,12 +14,6 @@ from tf_dpred.callbacks.history import EpochLog
 from tf_dpred.config import EvaluationConfig
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import MLP, Direct, Identity
-
-
-def compiled(predictor=None, optimizer=None, **kwargs):
-    model = toys.model(predictor, **kwargs)
-    model.compile(optimizer or SGD(0.1), run_eagerly=True)
-    return model
 
 
 def messages(caplog):
@@ -55,7 +44,7 @@ def test_collapse_warning__none_above_the_threshold(caplog):
 
 
 def test_collapse_warning__in_a_run_that_collapses(caplog):
-    model = compiled(Identity(), target=False, stop_gradient=False, loss="mse")
+    model = toys.compiled(Identity(), target=False, stop_gradient=False, loss="mse")
     dense = model.online.get_layer("projection")
     dense.kernel.assign(1e-4 * dense.kernel)
     dense.bias.assign(np.ones(toys.DIM))
@@ -65,7 +54,7 @@ def test_collapse_warning__in_a_run_that_collapses(caplog):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_stop_on_non_finite__ends_the_run_with_a_name_and_a_step(value):
-    model = compiled()
+    model = toys.compiled()
     first, second = toys.views(4)
     first[2, 0, 0] = value
     with pytest.raises(FloatingPointError, match="loss is not finite at step 2"):
@@ -74,7 +63,7 @@ def test_stop_on_non_finite__ends_the_run_with_a_name_and_a_step(value):
 
 
 def test_stop_on_non_finite__lets_a_finite_run_go_on():
-    model = compiled()
+    model = toys.compiled()
     toys.fit(model, toys.views(3), callbacks=[guards.StopOnNonFinite()])
     assert model.steps_done == 3
 
@@ -82,18 +71,9 @@ def test_stop_on_non_finite__lets_a_finite_run_go_on():
 # kNN.
 
 
-def labelled():
-    """Two far classes, which any network tells apart; in batches."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(12, toys.INPUTS)).astype(np.float32)
-    y = np.arange(12) % 2
-    x[:, 0] += 100 * (2 * y - 1)
-    return tf.data.Dataset.from_tensor_slices((x, y)).batch(5)
-
-
 def knn_monitor(every, epochs):
     config = EvaluationConfig(knn_every=every, knn_k=3)
-    return knn.KNNMonitor(labelled(), labelled(), 2, config, epochs)
+    return knn.KNNMonitor(toys.labelled(), toys.labelled(), 2, config, epochs)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +97,7 @@ def test_knn_monitor__every_n_epochs_and_after_the_last(
 
 
 def test_knn_monitor__in_a_run(caplog):
-    model = compiled()
+    model = toys.compiled()
     with caplog.at_level(logging.INFO, logger="absl"):
         history = toys.fit(
             model, toys.views(1), callbacks=[knn_monitor(5, 2)], epochs=2
@@ -131,7 +111,7 @@ def test_knn_monitor__in_a_run(caplog):
 
 
 def test_knn_monitor__a_continued_run_is_not_evaluated_at_its_start(caplog):
-    model = compiled()
+    model = toys.compiled()
     toys.fit(model, toys.views(1))
     with caplog.at_level(logging.INFO, logger="absl"):
         toys.fit(model, toys.views(1), callbacks=[knn_monitor(5, 9)])
@@ -146,27 +126,51 @@ def progress(model, epochs=2, seconds=0.0):
 
 
 def test_progress__lines(caplog):
-    model = compiled(optimizer=SGD(0.125))
+    model = toys.compiled(optimizer=SGD(0.125))
     with caplog.at_level(logging.INFO, logger="absl"):
         toys.fit(model, toys.views(2), callbacks=[progress(model)], epochs=2)
     lines = messages(caplog)
     # The first step is left out of the speed; then each step, and each epoch's end.
-    assert [line.split("  ")[:2] for line in lines] == [
-        ["epoch 1/2", "step 2"],
-        ["epoch 1/2", "step 2"],
-        ["epoch 2/2", "step 3"],
-        ["epoch 2/2", "step 4"],
-        ["epoch 2/2", "step 4"],
+    assert [line.split("  ")[0] for line in lines] == [
+        "epoch 1/2",
+        "epoch 1/2",
+        "epoch 1.5/2",
+        "epoch 2/2",
+        "epoch 2/2",
     ]
     pattern = (
-        r"epoch 1/2  step 2  feature_std [\d.]+  loss -[\d.]+  tau 0\.9  lr 0\.125"
+        r"epoch 1/2  loss -\d\.\d{4}  std \d\.\d{3}  lr 0\.125"
         r"  \d+ images/s  ETA \d+:\d\d"
     )
     assert re.fullmatch(pattern, lines[0])
 
 
+def test_progress__fits_a_console(caplog):
+    model = toys.compiled(optimizer=SGD(0.000123456))
+    callback = monitor.Progress(4096, 312, 1000)
+    callback.set_model(model)
+    model.optimizer.iterations.assign(312 * 998 + 100)
+    callback._epoch = 998
+    callback._mark = (312 * 998, 0.0)
+    callback._now = (312 * 998 + 100, 654.321)
+    logs = {"loss": -3.98765432, "feature_std": 0.987654321, "tau": 0.99987654321}
+    with caplog.at_level(logging.INFO, logger="absl"):
+        callback._report(logs, 100 / 312)
+        callback._mark = (311_164, 0.0)
+        callback._report(logs | {"knn": 0.698765432})
+        callback._report(logs | {"knn": 0.7, "skipped_updates": 12})
+    within, end, with_skips = messages(caplog)
+    # 100 steps of 4096 images in 654 s; 524 are left.
+    speed = "lr 0.000123  626 images/s  ETA 57:09"
+    assert within == f"epoch 998.32/1000  loss -3.9877  std 0.988  {speed}"
+    assert end.startswith("epoch 999/1000  loss -3.9877  std 0.988  kNN 0.6988  lr ")
+    assert "kNN 0.7000  skipped 12  lr" in with_skips
+    # Behind the time of the day.
+    assert max(len(f"12:34:56 {line}") for line in (within, end)) <= 100
+
+
 def test_progress__quiet_between_the_ends_of_epochs(caplog):
-    model = compiled()
+    model = toys.compiled()
     with caplog.at_level(logging.INFO, logger="absl"):
         toys.fit(model, toys.views(2), callbacks=[progress(model, seconds=1e9)])
     assert len(messages(caplog)) == 1
@@ -180,88 +184,12 @@ def test_duration__text(seconds, text):
     assert monitor._duration(seconds) == text
 
 
-# TensorBoard.
-
-
-def events(directory):
-    found = EventAccumulator(str(directory), {"tensors": 0})
-    found.Reload()
-    return {
-        tag: {
-            event.step: float(tf.make_ndarray(event.tensor_proto))
-            for event in found.Tensors(tag)
-        }
-        for tag in found.Tags()["tensors"]
-    }
-
-
-TRAIN_TAGS = {"loss", "feature_std", "tau", "learning_rate", "images_per_second"}
-EPOCH_TAGS = {"loss", "feature_std", "tau"}
-
-
-def test_tensorboard__tags_and_steps(tmp_path):
-    model = compiled()
-    callback = monitor.TensorBoard(str(tmp_path), toys.BATCH, log_every=2)
-    history = toys.fit(
-        model,
-        toys.views(3),
-        callbacks=[knn_monitor(2, 2), callback],
-        epochs=2,
-    ).history
-    found = events(tmp_path)
-    assert set(found) == (
-        {f"train/{tag}" for tag in TRAIN_TAGS}
-        | {f"epoch/{tag}" for tag in EPOCH_TAGS | {"knn"}}
-    )
-    for tag in TRAIN_TAGS:
-        assert list(found[f"train/{tag}"]) == [2, 4, 6]
-    for tag in EPOCH_TAGS:
-        np.testing.assert_allclose(
-            list(found[f"epoch/{tag}"].values()), history[tag], rtol=1e-6
-        )
-        assert list(found[f"epoch/{tag}"]) == [3, 6]
-    assert list(found["epoch/knn"]) == [0, 6]  # untrained, and after the last
-    assert set(found["train/learning_rate"].values()) == {np.float32(0.1)}
-
-
-def test_tensorboard__learning_rate_of_a_schedule(tmp_path):
-    schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 4, 0.0)
-    model = compiled(optimizer=SGD(schedule))
-    callback = monitor.TensorBoard(str(tmp_path), toys.BATCH, log_every=1)
-    toys.fit(model, toys.views(3), callbacks=[callback])
-    found = events(tmp_path)["train/learning_rate"]
-    # The rate of the step to come.
-    assert found == pytest.approx({1: 0.75, 2: 0.5, 3: 0.25})
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-def test_tensorboard__memory_does_not_grow(tmp_path):
-    """4.5 MB in 1000 steps, once, when it was given Python numbers."""
-
-    def megabytes():
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-    model = compiled()
-    board = monitor.TensorBoard(str(tmp_path), 4, 1)
-    board.set_model(model)
-    board.on_epoch_begin(0)
-    before = None
-    for step in range(1000):
-        if step == 200:
-            before = megabytes()
-        logs = {f"metric{i}": step * 1.1 + i for i in range(5)}
-        model.optimizer.iterations.assign_add(1)
-        board.on_train_batch_end(step, logs)
-    assert megabytes() - before < 2
-
-
 # Epochs as text.
 
 
 def test_epoch_log__lines_and_truncation(tmp_path):
     path = tmp_path / "epochs.jsonl"
-    model = compiled()
+    model = toys.compiled()
     log = EpochLog(path)
     history = toys.fit(model, toys.views(2), callbacks=[log], epochs=3).history
     entries = [json.loads(line) for line in path.read_text().splitlines()]
@@ -294,7 +222,7 @@ def test_checkpoints__restore_every_variable_bit_by_bit(
     predictor, settings, optimizer, tmp_path
 ):
     def new():
-        return compiled(predictor(), optimizer(0.1), **settings)
+        return toys.compiled(predictor(), optimizer(0.1), **settings)
 
     model = new()
     start = values(model)
@@ -331,7 +259,7 @@ def test_checkpoints__restore_every_variable_bit_by_bit(
 def test_checkpoints__every_n_steps_and_after_each_epoch(
     every, keep, expected, tmp_path
 ):
-    model = compiled()
+    model = toys.compiled()
     saver = Checkpoints(model, tmp_path, steps_per_epoch=3, every=every, keep=keep)
     toys.fit(model, toys.views(3), callbacks=[saver], epochs=2)
     names = sorted(path.name for path in tmp_path.iterdir())

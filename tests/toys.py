@@ -4,13 +4,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_dpred.callbacks.checkpoint import training_state
 from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.model import DirectPred
 from tf_dpred.networks.normalization import BatchNormalization
+from tf_dpred.optimizers import SGD
 from tf_dpred.predictors import Direct
 from tf_dpred.schedules import ema_momentum
 
 INPUTS, HIDDEN, DIM, BATCH = 6, 8, 4, 16
+TIGHT = {"rtol": 1e-10, "atol": 1e-12}
 
 
 def network(name="online", *, seed=0, batch_norm=True):
@@ -71,3 +74,48 @@ def fit(trained, pair, *, tau=0.9, callbacks=(), **kwargs):
 def arrays(variables):
     """The values of variables, copied."""
     return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
+
+
+def trained(predictor=None, *, steps=3, tau=0.9, compiled=None, **kwargs):
+    """A toy model after some steps, run eagerly unless `compiled` says otherwise.
+
+    Tracing takes a hundred times as long as such a step.
+    """
+    made = model(predictor, **kwargs)
+    how = {"run_eagerly": True} if compiled is None else compiled
+    made.compile(SGD(0.1, weight_decay=1e-3), **how)
+    fit(made, views(steps), tau=tau)
+    return made
+
+
+def state_of(trained):
+    """Without the metrics, whose sums depend on how the steps were cut into fits."""
+    return {
+        name: variable.numpy()
+        for name, variable in training_state(trained).items()
+        if not name.startswith("metrics/")
+    }
+
+
+def assert_equal_state(found, expected, **tolerance):
+    found, expected = state_of(found), state_of(expected)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(
+            found[name], value, **(tolerance or TIGHT), err_msg=name
+        )
+
+
+def compiled(predictor=None, optimizer=None, **kwargs):
+    network = model(predictor, **kwargs)
+    network.compile(optimizer or SGD(0.1), run_eagerly=True)
+    return network
+
+
+def labelled():
+    """Two far classes, which any network tells apart; in batches."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, INPUTS)).astype(np.float32)
+    y = np.arange(12) % 2
+    x[:, 0] += 100 * (2 * y - 1)
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(5)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 # The parts a method name stands for; each stays a flag of its own.
 METHODS: dict[str, dict[str, Any]] = {
@@ -59,11 +60,12 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def refuse(name: str, received: Any, accepted: str) -> None:
+def refuse(name: str, received: Any, accepted: str) -> NoReturn:
     """Raises the one-line error for a setting: flag, received, accepted."""
     raise ValueError(f"--{name}: received {received!r}, accepted: {accepted}.")
 
 
+@dataclasses.dataclass(frozen=True)
 class Section:
     """Checks type, choices and range of every field when it is made."""
 
@@ -131,6 +133,12 @@ class DataConfig(Section):
     view_strength: float = setting(
         1.0, "colour jitter strength of --views=simclr", at_least=0.0, at_most=2.0
     )
+    augment_on: str = setting(
+        "host",
+        "where views are flipped, jittered, grayed, blurred and solarised: by the "
+        "host's processor or in the training step",
+        choices=("host", "device"),
+    )
     shuffle_buffer: int = setting(
         10_000, "encoded images in the shuffle buffer of a TFDS source", at_least=1
     )
@@ -142,6 +150,11 @@ class DataConfig(Section):
     train_size: int | None = setting(
         None, "train on this many images of the split only", at_least=1
     )
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the input makes whole views, and the step nothing of them."""
+        return self.augment_on == "host"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -394,8 +407,20 @@ class TrainingConfig(Section):
         choices=("stop", "skip"),
     )
     log_every: int = setting(50, "steps between TensorBoard points", at_least=1)
+    profile: str | None = setting(
+        None, "start:stop, optimizer steps that are traced for TensorBoard's profiler"
+    )
+
+    @property
+    def profiled_steps(self) -> tuple[int, int] | None:
+        """First and last step of `profile`."""
+        if self.profile is None:
+            return None
+        start, _, stop = self.profile.partition(":")
+        return int(start), int(stop)
 
     def check(self) -> None:
+        self._check_profile()
         if self.batch_size % self.accumulation_steps:
             refuse(
                 "accumulation_steps",
@@ -419,6 +444,13 @@ class TrainingConfig(Section):
             refuse("jit_compile", True, "false with --deterministic")
         if self.run_eagerly and self.jit_compile:
             refuse("jit_compile", True, "false with --run_eagerly")
+
+    def _check_profile(self) -> None:
+        if self.profile is None:
+            return
+        found = re.fullmatch(r"(\d+):(\d+)", self.profile)
+        if not found or not 0 < int(found[1]) < int(found[2]):
+            refuse("profile", self.profile, "two steps start:stop, 0 < start < stop")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -553,7 +585,7 @@ class Config:
         values = dict(values)
         method = values.pop("method", cls.method)
         values = {**METHODS.get(method, {}), **values}
-        sections = {}
+        sections: dict[str, Any] = {}
         for section, kind in SECTIONS.items():
             names = {field.name for field in dataclasses.fields(kind)}
             own = {name: values.pop(name) for name in sorted(names & values.keys())}

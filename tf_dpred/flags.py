@@ -58,16 +58,17 @@ class _Parser(flags.ArgumentParser):
 
 def _define(field: dataclasses.Field) -> None:
     kind, optional = field_type(field)
+    default: Any = field.default
     text = field.metadata["help"]
     if field.metadata["choices"]:
         text += " <" + "|".join(field.metadata["choices"]) + ">"
     if kind is bool:
-        flags.DEFINE_bool(field.name, field.default, text)
+        flags.DEFINE_bool(field.name, default, text)
         return
     flags.DEFINE(
         _Parser(field.name, kind, optional),
         field.name,
-        field.default,
+        default,
         text,
         serializer=flags.ArgumentSerializer(),
     )

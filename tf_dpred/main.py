@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from logging import WARNING, LogRecord
+from logging import INFO, WARNING, Formatter, LogRecord
 
 from absl import app, flags, logging
 
@@ -56,9 +56,13 @@ def main(argv: Sequence[str]) -> None:
             # The first look at the devices prints as well.
             tf.config.list_physical_devices()
         if flags.FLAGS.mode == "preview":
-            from tf_dpred import preview
+            from tf_dpred import preview, train
+            from tf_dpred.data.bad_images import BadImages
 
-            logging.info("wrote %s", preview.write(config))
+            source = train.training_source(
+                config, BadImages(config.data.max_bad_images)
+            )
+            logging.info("wrote %s", preview.write(config, source))
             return
         if flags.FLAGS.mode == "diagnose":
             from tf_dpred import diagnosis
@@ -90,11 +94,30 @@ def parse(argv: Sequence[str]) -> list[str]:
     """Parses the command line; a wrong flag ends the program with one line."""
     logging.set_verbosity(logging.INFO)
     # The handler: TensorFlow has a logger of its own, which passes its records on.
-    logging.get_absl_handler().addFilter(_is_not_chatter)
+    handler = logging.get_absl_handler()
+    handler.addFilter(_is_not_chatter)
+    handler.setFormatter(_Line())
     try:
         return flags.FLAGS(argv)
     except (flags.Error, OSError) as error:
         sys.exit(_complain(error, exit_codes.REFUSED))
+
+
+class _Line(Formatter):
+    """Time and text; the level only where it is not that of usual news.
+
+    A date, process and file, as absl's own, would take half of a line.
+    """
+
+    def __init__(self):
+        super().__init__("%(asctime)s %(message)s", "%H:%M:%S")
+
+    def format(self, record: LogRecord) -> str:
+        line = super().format(record)
+        if record.levelno == INFO:
+            return line
+        time, _, text = line.partition(" ")
+        return f"{time} {record.levelname.lower()}: {text}"
 
 
 def _is_not_chatter(record: LogRecord) -> bool:

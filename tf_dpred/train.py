@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from tf_dpred import replicas, runtime, schedules
+from tf_dpred import preview, replicas, runtime, schedules
 from tf_dpred.callbacks.checkpoint import Checkpoints
 from tf_dpred.callbacks.guards import (
     CollapseWarning,
@@ -23,8 +23,11 @@ from tf_dpred.callbacks.guards import (
 )
 from tf_dpred.callbacks.history import EpochLog
 from tf_dpred.callbacks.knn import KNNMonitor
-from tf_dpred.callbacks.monitor import Progress, TensorBoard
+from tf_dpred.callbacks.monitor import Progress
+from tf_dpred.callbacks.pictures import Pictures
+from tf_dpred.callbacks.profile import Profile
 from tf_dpred.callbacks.target_ema import TargetEMA
+from tf_dpred.callbacks.tensorboard import TensorBoard
 from tf_dpred.callbacks.theory import TheoryMonitor
 from tf_dpred.config import Config, refuse
 from tf_dpred.data import pipeline, sources
@@ -39,6 +42,8 @@ from tf_dpred.predictors import make_predictor
 from tf_dpred.workdir import MAY_CHANGE, Workdir
 
 EVALUATION_BATCH = 256
+# Settings that TensorBoard does not show: they change no result.
+UNCOMPARED = MAY_CHANGE - {"epochs"}
 
 
 def training_source(config: Config, bad_images: BadImages | None = None) -> Source:
@@ -126,6 +131,7 @@ def build_model(
         stop_gradient=objective.stop_gradient,
         accumulation_steps=config.training.accumulation_steps,
         skip_nonfinite=config.training.on_nonfinite == "skip",
+        make_views=None if config.data.on_host else pipeline.views_from_crops(pair),
     )
     rate = learning_rate(config, steps_per_epoch)
     model.compile(
@@ -250,7 +256,10 @@ class Pretraining:
         self.knn = self._knn_monitor(evaluation_sources)
         self.epoch_log = EpochLog(self.workdir.epochs, write=self.is_chief)
         self.tensorboard = TensorBoard(
-            str(self.workdir.tensorboard), training.batch_size, training.log_every
+            str(self.workdir.tensorboard),
+            training.batch_size,
+            training.log_every,
+            self._compared_settings(),
         )
         self.theory = TheoryMonitor(
             self.workdir.theory, config.evaluation.theory_every, self.tensorboard
@@ -269,6 +278,18 @@ class Pretraining:
         self.epoch_log.resume(self.model.steps_done)
         self.theory.resume(self.model.steps_done)
         self._check_steps_per_execution()
+
+    def _compared_settings(self) -> dict[str, Any]:
+        """What decides a result; first what is not as by default."""
+        usual = Config().to_dict()
+        settings = {
+            name: value
+            for name, value in self.config.to_dict().items()
+            if name not in UNCOMPARED
+        }
+        return dict(
+            sorted(settings.items(), key=lambda item: item[1] == usual[item[0]])
+        )
 
     def _check_workers_agree(self) -> None:
         """All workers must train one run: from one step, with the same settings."""
@@ -325,10 +346,12 @@ class Pretraining:
             )
             for source in labelled
         )
+        num_classes = labelled[0].num_classes
+        assert num_classes is not None  # `labelled_sources` saw to it
         return KNNMonitor(
             bank,
             test,
-            labelled[0].num_classes,
+            num_classes,
             self.config.evaluation,
             self.config.training.epochs,
         )
@@ -408,6 +431,7 @@ class Pretraining:
             share=self.share,
             micro_batches=training.accumulation_steps,
             replicas=self.strategy.num_replicas_in_sync // self.share[1],
+            distorted=self.config.data.on_host,
         )
         if self.share[1] > 1:
             each = training.batch_size // self.strategy.num_replicas_in_sync
@@ -433,6 +457,7 @@ class Pretraining:
     def _callbacks(self) -> list[keras.callbacks.Callback]:
         """In order: those that add to the logs come before those that read them."""
         training, objective = self.config.training, self.config.objective
+        logs, profiled = str(self.workdir.tensorboard), training.profiled_steps
         callbacks: list[keras.callbacks.Callback] = []
         if objective.ema:
             total = training.epochs * self.steps_per_epoch
@@ -457,6 +482,13 @@ class Pretraining:
             Progress(training.batch_size, self.steps_per_epoch, training.epochs),
             self.tensorboard,
             self.theory,
+            Pictures(
+                self.tensorboard,
+                lambda: preview.picture(self.config, self.source),
+                self.knn,
+                training.log_every,
+            ),
+            *([Profile(logs, *profiled)] if profiled else []),
             self.epoch_log,
             self.checkpoints,
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -20,6 +21,9 @@ class KNNMonitor(keras.callbacks.Callback):
       num_classes: of the labels.
       config: k, temperature and how often.
       epochs: of the whole run.
+
+    Attributes:
+      features: of the last evaluation: `bank` and `test` -> (features, labels).
     """
 
     def __init__(
@@ -35,6 +39,8 @@ class KNNMonitor(keras.callbacks.Callback):
         self.num_classes = num_classes
         self.config = config
         self.epochs = epochs
+
+        self.features: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
@@ -56,6 +62,7 @@ class KNNMonitor(keras.callbacks.Callback):
 
     def _evaluate(self, epoch: int) -> float:
         bank, test = self._extract(self.bank), self._extract(self.test)
+        self.features = {"bank": bank, "test": test}
         accuracy = knn.accuracy(
             bank,
             test,

@@ -1,91 +1,25 @@
-"""What a user watches: TensorBoard, and a line of progress."""
+"""A line of progress on the console."""
 
 from __future__ import annotations
 
 import time
 
 import keras
-import numpy as np
-import tensorflow as tf
 from absl import logging
 
-
-class TensorBoard(keras.callbacks.Callback):
-    """Writes the curves of a run.
-
-    Every `log_every` steps: loss and feature_std (means over the epoch so far),
-    learning_rate, tau, images_per_second. Every epoch: knn where it was evaluated.
-    Others add to them by `scalars` (`TheoryMonitor`).
-
-    What cannot be written (a full disk) is reported and left out of the curves; each
-    epoch tries again, in a new file.
-
-    Args:
-      directory: of the event files.
-      batch_size: images of one step.
-      log_every: steps between points.
-    """
-
-    def __init__(self, directory: str, batch_size: int, log_every: int):
-        super().__init__()
-        self.directory = directory
-        self.writer: tf.summary.SummaryWriter | None = None
-        self.failed = False
-        self.batch_size = batch_size
-        self.log_every = log_every
-
-    def _step(self) -> int:
-        return self.model.steps_done
-
-    def scalars(self, scalars: dict[str, float]) -> None:
-        """Adds points of this step, under their names."""
-        if self.failed:
-            return
-        try:
-            if self.writer is None:
-                self.writer = tf.summary.create_file_writer(self.directory)
-            # Arrays: TensorFlow keeps a tensor of every Python number it is given.
-            with self.writer.as_default(step=np.asarray(self._step())):
-                for name, value in scalars.items():
-                    tf.summary.scalar(name, np.asarray(value))
-            # At once, so that a killed run has its points up to the last checkpoint.
-            self.writer.flush()
-        except tf.errors.OpError as error:
-            reason = error.message.splitlines()[0].rpartition("}} ")[2]
-            logging.error(
-                "no curves from step %d on, till the next epoch: %s",
-                self._step(),
-                reason,
-            )
-            self.writer, self.failed = None, True
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        if logs:  # measured before training
-            self.scalars({f"epoch/{name}": value for name, value in logs.items()})
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self.failed = False
-        self._since = (self._step(), time.perf_counter())
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        step, now = self._step(), time.perf_counter()
-        last_step, last_time = self._since
-        # Not `step % log_every`: steps_per_execution may jump over the multiples.
-        if step // self.log_every == last_step // self.log_every:
-            return
-        scalars = dict(logs or {})
-        scalars["learning_rate"] = float(self.model.optimizer.learning_rate.numpy())
-        images = (step - last_step) * self.batch_size
-        scalars["images_per_second"] = images / (now - last_time)
-        self.scalars({f"train/{name}": value for name, value in scalars.items()})
-        self._since = (step, now)
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.scalars({f"epoch/{name}": value for name, value in (logs or {}).items()})
+# Of the logs: the name and the format of what fits a line of 100 columns.
+SHOWN = {
+    "loss": ("loss", ".4f"),
+    "feature_std": ("std", ".3f"),
+    "knn": ("kNN", ".4f"),
+    "skipped_updates": ("skipped", "d"),
+}
 
 
 class Progress(keras.callbacks.Callback):
-    """Logs loss, speed and time left: every `seconds`, and at the end of an epoch.
+    """Logs loss, speed and time left: after each epoch, and every `seconds` of it.
+
+    A line has at most 100 columns; std is the projections' feature_std.
 
     Args:
       batch_size: images of one step.
@@ -99,7 +33,7 @@ class Progress(keras.callbacks.Callback):
         batch_size: int,
         steps_per_epoch: int,
         epochs: int,
-        seconds: float = 20.0,
+        seconds: float = 60.0,
     ):
         super().__init__()
         self.epochs = epochs
@@ -121,16 +55,19 @@ class Progress(keras.callbacks.Callback):
         if self._mark is None:
             self._mark = self._now
         elif self._now[1] - self._mark[1] >= self.seconds:
-            self._report(logs or {})
+            begun = self._now[0] - self._epoch * self.steps_per_epoch
+            self._report(logs or {}, begun / self.steps_per_epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self._report(logs or {})
 
-    def _report(self, logs: dict) -> None:
+    def _report(self, logs: dict, done: float = 1.0) -> None:
         step, now = self._now
-        parts = [f"epoch {self._epoch + 1}/{self.epochs}", f"step {step}"]
-        parts += [f"{name} {value:.4g}" for name, value in logs.items()]
-        parts.append(f"lr {float(self.model.optimizer.learning_rate.numpy()):.4g}")
+        # A whole number at the end of an epoch.
+        epochs = f"{self._epoch + done:.2f}".rstrip("0").rstrip(".")
+        parts = [f"epoch {epochs}/{self.epochs}"]
+        parts += [f"{n} {logs[k]:{f}}" for k, (n, f) in SHOWN.items() if k in logs]
+        parts.append(f"lr {float(self.model.optimizer.learning_rate.numpy()):.3g}")
         if self._mark and step > self._mark[0] and now > self._mark[1]:
             speed = (step - self._mark[0]) / (now - self._mark[1])
             left = self.epochs * self.steps_per_epoch - step
