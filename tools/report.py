@@ -1,91 +1,328 @@
-"""What pre-training was worth: a trained encoder beside an untrained one.
+"""One page about one run, or about several side by side.
 
-    python tools/report.py runs/quickstart
+    python tools/report.py runs/mine --output=report.html
+    python tools/report.py runs/a runs/b --output=report.html
 
-Runs logistic regression on frozen features, kNN, and fine-tuning on 10 % of the
-labels; fine-tuning the untrained encoder is training from scratch. Prints one table.
-The numbers are kept in the work directory, below evaluation/, and not computed twice.
-Flags of tf_dpred.main may follow: `--data_dir=...`, `--eval_lr=0.1`.
+Curves, spectra, views, neighbours, evaluations, settings and what they differ in,
+environment and speed, all from the work directories. The page is one HTML file that
+needs no network. Needs matplotlib.
 """
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import argparse
+import base64
+import html
+import io
+import statistics
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from absl import flags, logging
+import matplotlib
+import numpy as np
+import tensorflow as tf
+from matplotlib.ticker import MaxNLocator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tf_dpred import flags as tf_dpred_flags
+from tf_dpred.callbacks.history import read
+from tf_dpred.evaluation import results
+from tf_dpred.theory import picture, style
+from tf_dpred.workdir import read_json
 
-MODES = ("linear_eval", "knn", "finetune")
+CSS = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem;
+  margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
+table { border-collapse: collapse; font-size: 14px; }
+th, td { text-align: left; padding: .2rem .9rem .2rem 0; vertical-align: top;
+  border-bottom: 1px solid #ddd; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+tr.differs { background: #fff3d6; }
+img, svg { max-width: 100%; height: auto; }
+img { width: 44rem; image-rendering: pixelated; }
+figure { margin: 1rem 0; } figcaption { color: #666; font-size: 13px; }
+details { margin: .5rem 0; } code { font-size: 13px; }
+@media print { body { max-width: none; margin: 0; } details > * { display: block; }
+  figure, table { break-inside: avoid; } }
+"""
 
 
-def evaluations(given: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    """(mode, encoder) -> result, for the online and the untrained encoder.
+@dataclass(frozen=True)
+class Run:
+    """What a work directory holds.
 
-    Args:
-      given: settings that were given, `workdir` among them.
+    Attributes:
+      name: the directory as it was given.
+      record: flags.json.
+      epochs, theory: the lines of the files of that name.
+      evaluations: results of linear_eval, knn and finetune.
+      speeds: images/s, as TensorBoard has them.
+      pictures: name -> the latest, PNG bytes.
+    """
+
+    name: str
+    record: dict[str, Any]
+    epochs: list[dict]
+    theory: list[dict]
+    evaluations: list[dict[str, Any]]
+    speeds: list[float]
+    pictures: dict[str, bytes]
+
+
+def open_run(workdir: Path) -> Run:
+    """Reads a work directory.
 
     Raises:
-      ValueError: see `evaluation.run.Evaluation`.
+      ValueError: it holds no run, or a damaged file.
     """
-    from tf_dpred import restore
-    from tf_dpred.evaluation.run import Evaluation
-
-    found = {}
-    for encoder in (given.get("encoder", "online"), "untrained"):
-        config = restore.evaluation_config({**given, "encoder": encoder})
-        evaluation = Evaluation(config)
-        for mode in MODES if encoder != "untrained" else MODES[:2]:
-            found[mode, encoder] = evaluation.run(mode, reuse=True)
-    return found
-
-
-def table(found: dict[tuple[str, str], dict[str, Any]]) -> str:
-    """Top-1 on the test split; a row an encoder."""
-    from tf_dpred.evaluation import results
-
-    finetuned = next(r for (mode, _), r in found.items() if mode == "finetune")
-    trained = finetuned["encoder"]
-    linear = found["linear_eval", trained]
-    header = (
-        "encoder",
-        f"linear ({linear['protocol']})",
-        "kNN",
-        f"fine-tuned, {finetuned['label_fraction']:.0%} of labels",
+    record = read_json(workdir / "flags.json")
+    if not record:
+        raise ValueError(
+            f"received {str(workdir)!r}, accepted: the work directory of a run."
+        )
+    events = EventAccumulator(str(workdir / "tensorboard"), {"tensors": 0}).Reload()
+    found = set(events.Tags()["tensors"])
+    speed = "speed/images_per_second"
+    speeds = [_array(e).item() for e in events.Tensors(speed)] if speed in found else []
+    # Of an image: width, height, PNG.
+    pictures = {
+        name: _array(events.Tensors(name)[-1])[2]
+        for name in ("views", "neighbours")
+        if name in found
+    }
+    return Run(
+        str(workdir),
+        record,
+        read(workdir / "epochs.jsonl"),
+        read(workdir / "theory.jsonl"),
+        results.read_all(workdir),
+        speeds,
+        pictures,
     )
-    rows = []
-    for encoder, part in (("untrained", "from_scratch"), (trained, "finetuned")):
-        name = encoder
-        if encoder == trained:
-            name = f"{encoder}, step {linear['step']}"
-        cells = [found[mode, encoder]["top1"] for mode in MODES[:2]]
-        cells.append(finetuned[part]["top1"])
-        rows.append((name, *(f"{cell:.4f}" for cell in cells)))
-    caption = (
-        f"{linear['dataset']}: top-1 on {linear['test_size']} images of "
-        f"{linear['test_split']}, {linear['train_size']} of {linear['train_split']} "
-        f"with labels; {finetuned['labelled_images']} for fine-tuning"
+
+
+def _array(event) -> np.ndarray:
+    return tf.make_ndarray(event.tensor_proto)
+
+
+def page(runs: Sequence[Run]) -> str:
+    """The whole page, HTML."""
+    title = " beside ".join(run.name for run in runs)
+    sections = [
+        f"<h1>{html.escape(title)}</h1>",
+        "<h2>Results</h2>",
+        _table(["", *(run.name for run in runs)], _results(runs)),
+        "<h2>Curves</h2>",
+        _figure(_curves(runs), CURVES_CAPTION),
+    ]
+    for run in runs:
+        sections += _of_one(run)
+    sections += ["<h2>Settings</h2>", _settings(runs)]
+    sections += ["<h2>Environment and speed</h2>", _environment(runs)]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(title)}</title><style>{CSS}</style></head>\n<body>\n"
+        + "\n".join(sections)
+        + "\n</body></html>\n"
     )
-    return f"{caption}\n\n{results.table(header, rows)}"
 
 
-def main(arguments: Sequence[str]) -> None:
-    logging.set_verbosity(logging.INFO)
-    workdirs = [a for a in arguments if not a.startswith("--")]
-    if len(workdirs) != 1:
-        sys.exit(f"report: received {workdirs}, accepted: one work directory.")
-    rest = [a for a in arguments if a.startswith("--")]
+CURVES_CAPTION = (
+    "Loss and feature std: means of an epoch; feature std is that of the normalised "
+    "projections times sqrt(d), 1 = spread over the sphere, 0 = collapsed. kNN: top-1 "
+    "of the representation, epoch 0 untrained. Directions: effective rank of the "
+    "projections' covariance around their mean."
+)
+
+
+def _results(runs: Sequence[Run]) -> list[list[str]]:
+    """Rows: what is measured, then a cell for each run."""
+    rows: dict[str, list[str]] = {}
+
+    def add(name: str, value: Callable[[Run], Any], form: str = "") -> None:
+        cells = []
+        for run in runs:
+            found = value(run)
+            cells.append("" if found is None else format(found, form))
+        if any(cells):
+            rows[name] = cells
+
+    def last(name: str) -> Callable[[Run], Any]:
+        return lambda run: next(
+            (e[name] for e in reversed(run.epochs) if name in e), None
+        )
+
+    add("images", lambda run: run.record.get("num_examples"), ",")
+    add("epochs", last("epoch"))
+    add("steps", last("step"), ",")
+    add("loss", last("loss"), ".4f")
+    add("feature std x sqrt(d)", last("feature_std"), ".3f")
+    add("kNN, untrained", lambda run: _untrained(run), ".4f")
+    add("kNN", last("knn"), ".4f")
+    # Every protocol, data set and encoder is a row.
+    for row in dict.fromkeys(_protocol(e) for run in runs for e in run.evaluations):
+        add(
+            row,
+            lambda run, row=row: next(
+                (_top1(e) for e in run.evaluations if _protocol(e) == row), None
+            ),
+            ".4f",
+        )
+    return [[name, *cells] for name, cells in rows.items()]
+
+
+def _untrained(run: Run) -> float | None:
+    return next((e.get("knn") for e in run.epochs if e["epoch"] == 0), None)
+
+
+def _protocol(evaluation: dict[str, Any]) -> str:
+    names = ("mode", "protocol", "dataset", "encoder")
+    parts = [str(evaluation[name]) for name in names if evaluation.get(name)]
+    return ", ".join(parts) + ": top-1"
+
+
+def _top1(evaluation: dict[str, Any]) -> float | None:
+    finetuned = evaluation.get("finetuned")
+    return finetuned["top1"] if finetuned else evaluation.get("top1")
+
+
+def _curves(runs: Sequence[Run]) -> str:
+    """SVG: loss, kNN, feature std and effective rank over time."""
+    with matplotlib.rc_context(style.SETTINGS | {"svg.fonttype": "none"}):
+        figure, axes = style.panels(2, 2, height=2.6)
+        for name, label, panel in (
+            ("loss", "loss", axes[0]),
+            ("knn", "kNN top-1", axes[1]),
+            ("feature_std", "feature std x sqrt(d)", axes[2]),
+        ):
+            for place, run in enumerate(runs):
+                known = [e for e in run.epochs if name in e]
+                x, y = ([e[k] for e in known] for k in ("epoch", name))
+                _line(panel, x, y, run.name, place)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            panel.set_xlabel("epoch")
+            panel.set_ylabel(label)
+        for place, run in enumerate(runs):
+            x, y = ([e[k] for e in run.theory] for k in ("step", "centered_rank"))
+            _line(axes[3], x, y, run.name, place)
+        axes[3].set_xlabel("optimizer steps")
+        axes[3].set_ylabel("directions")
+        axes[0].legend()
+        figure.tight_layout()
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+        style.plt.close(figure)
+    return _inline(text.getvalue())
+
+
+def _line(axes, x: list, y: list, label: str, place: int) -> None:
+    axes.plot(
+        x,
+        y,
+        color=style.COLORS[place % len(style.COLORS)],
+        linestyle=style.STYLES[place // len(style.COLORS) % len(style.STYLES)],
+        marker="o" if len(x) < 20 else None,
+        markersize=3,
+        label=label,
+    )
+
+
+def _of_one(run: Run) -> list[str]:
+    """Spectra, views and neighbours of one run."""
+    sections = [f"<h2>{html.escape(run.name)}</h2>"]
+    if run.theory:
+        with tempfile.TemporaryDirectory() as directory:
+            _, svg = picture.draw(run.theory, Path(directory) / "spectra")
+            sections.append(_figure(_inline(svg.read_text()), "Spectra of F and W."))
+    captions = {
+        "views": "From above: the image as evaluation sees it, view 1, view 2.",
+        "neighbours": "Test images and their nearest neighbours, nearest first; green: "
+        "of the same class, red: of another.",
+    }
+    for name, png in run.pictures.items():
+        data = base64.b64encode(png).decode()
+        image = f'<img alt="{name}" src="data:image/png;base64,{data}">'
+        sections.append(_figure(image, captions[name]))
+    return sections
+
+
+def _settings(runs: Sequence[Run]) -> str:
+    """All flags; those in which runs differ first, and marked."""
+    flags = [run.record["flags"] for run in runs]
+    names = list(dict.fromkeys(name for given in flags for name in given))
+    rows = {name: [str(given.get(name)) for given in flags] for name in names}
+    differing = [n for n in names if len(set(rows[n])) > 1]
+    header = ["flag", *(run.name for run in runs)]
+    same = [[n, *rows[n]] for n in names if n not in differing]
+    parts = []
+    if differing:
+        parts.append(_table(header, [[n, *rows[n]] for n in differing], "differs"))
+    summary = "flags in which they agree" if differing else "all flags"
+    parts.append(
+        f"<details{'' if differing else ' open'}><summary>{summary}</summary>"
+        f"{_table(header, same)}</details>"
+    )
+    return "\n".join(parts)
+
+
+def _environment(runs: Sequence[Run]) -> str:
+    rows: dict[str, list[str]] = {}
+    for place, run in enumerate(runs):
+        versions = run.record.get("versions", {})
+        devices = run.record.get("devices", [])
+        speed = f"{statistics.median(run.speeds):,.0f}" if run.speeds else ""
+        cells = {
+            **versions,
+            "devices": ", ".join(devices),
+            "images/s, median": speed,
+        }
+        for name, value in cells.items():
+            rows.setdefault(name, [""] * len(runs))[place] = str(value)
+    body = [[name, *cells] for name, cells in rows.items()]
+    return _table(["", *(run.name for run in runs)], body)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    lines = []
+    for name, *cells in rows:
+        body = "".join(f'<td class="number">{html.escape(cell)}</td>' for cell in cells)
+        lines.append(f'<tr class="{kind}"><td>{html.escape(name)}</td>{body}</tr>')
+    return f"<table><tr>{head}</tr>\n{''.join(lines)}</table>"
+
+
+def _figure(content: str, caption: str) -> str:
+    return f"<figure>{content}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def _inline(svg: str) -> str:
+    """An SVG file as a part of a page."""
+    return svg[svg.index("<svg") :]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="tools/report.py", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("workdirs", nargs="+", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("report.html"))
+    given = parser.parse_args(arguments)
     try:
-        flags.FLAGS(["report", *rest])
-        given = tf_dpred_flags.given_settings() | {"workdir": str(Path(workdirs[0]))}
-        found = evaluations(given)
-    except (flags.Error, ValueError) as error:
+        text = page([open_run(workdir) for workdir in given.workdirs])
+        given.output.write_text(text)
+    except (OSError, ValueError) as error:
         sys.exit(f"report: {' '.join(str(error).split())}")
-    print(table(found))
+    print(f"wrote {given.output}, {given.output.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

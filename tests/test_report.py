@@ -1,0 +1,124 @@
+"""tools/report.py: one page that says what the work directories hold."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import toys
+
+from tf_dpred.callbacks.tensorboard import TensorBoard
+from tools import report
+
+
+def workdir(path, rho, knn):
+    """A work directory of two epochs with an evaluation and pictures."""
+    path.mkdir()
+    record = {
+        "flags": {"rho": rho, "eps": 0.1},
+        "num_examples": 1234,
+        "versions": {"keras": "3.15"},
+        "devices": ["/device:CPU:0"],
+    }
+    (path / "flags.json").write_text(json.dumps(record))
+    epochs = [{"epoch": 0, "step": 0, "knn": 0.25}]
+    epochs += [
+        {"epoch": e, "step": 5 * e, "loss": -e, "feature_std": 0.5, "knn": knn}
+        for e in (1, 2)
+    ]
+    theory = {
+        "step": 10,
+        "eigenvalues": [2.0, 1.0],
+        "centered_rank": 1.5,
+        "effective_rank": 1.8,
+    }
+    for name, entries in (("epochs", epochs), ("theory", [theory])):
+        text = "".join(json.dumps(entry) + "\n" for entry in entries)
+        (path / f"{name}.jsonl").write_text(text)
+    model = toys.compiled()
+    board = TensorBoard(str(path / "tensorboard"), 4, 1)
+    board.set_model(model)
+    board.image("views", np.zeros((8, 8, 3), np.uint8))
+    board.scalars({"speed/images_per_second": 100.0})
+    board.scalars({"speed/images_per_second": 300.0})
+    board.scalars({"speed/images_per_second": 120.0})
+    evaluation = {"mode": "linear_eval", "protocol": "features", "dataset": "digits"}
+    evaluation |= {"encoder": "online", "top1": knn + 0.1}
+    (path / "evaluation/x").mkdir(parents=True)
+    (path / "evaluation/x/result.json").write_text(json.dumps(evaluation))
+    return path
+
+
+class Page(HTMLParser):
+    """Tables as text, and the tags that are open."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.open, self.seen = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+
+    def handle_startendtag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1].append(data)
+
+
+@pytest.fixture
+def text(tmp_path, capsys):
+    first = workdir(tmp_path / "first", 0.3, 0.5)
+    second = workdir(tmp_path / "second<&>", 0.5, 0.625)
+    output = tmp_path / "page.html"
+    report.main([str(first), str(second), f"--output={output}"])
+    assert "wrote" in capsys.readouterr().out
+    return output.read_text()
+
+
+def test_report__results_settings_and_speed(text):
+    page = Page(text)
+    assert page.open == []
+    for row in (
+        ["images", "1,234", "1,234"],
+        ["loss", "-2.0000", "-2.0000"],
+        ["kNN, untrained", "0.2500", "0.2500"],
+        ["kNN", "0.5000", "0.6250"],
+        ["linear_eval, features, digits, online: top-1", "0.6000", "0.7250"],
+        ["rho", "0.3", "0.5"],
+        ["eps", "0.1", "0.1"],
+        ["keras", "3.15", "3.15"],
+        ["images/s, median", "120", "120"],
+    ):
+        assert row in page.rows
+    assert [a for tag, a in page.seen if tag == "tr"].count({"class": "differs"}) == 1
+
+
+def test_report__holds_its_pictures_and_needs_no_network(text):
+    page = Page(text)
+    images = [a["src"] for tag, a in page.seen if tag == "img"]
+    assert len(images) == 2
+    assert all(src.startswith("data:image/png;base64,") for src in images)
+    assert sum(tag == "svg" for tag, _ in page.seen) == 3  # curves, two spectra
+    fetched = [
+        value
+        for tag, attributes in page.seen
+        for name, value in attributes.items()
+        if name in ("src", "href", "xlink:href") and re.match(r"(https?:)?//", value)
+    ]
+    assert fetched == [] and "<script" not in text and "@import" not in text
+
+
+def test_report__a_directory_without_a_run(tmp_path):
+    with pytest.raises(SystemExit, match=r"report: received '.*', accepted: the work"):
+        report.main([str(tmp_path)])

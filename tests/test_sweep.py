@@ -1,0 +1,89 @@
+"""tools/sweep.py: how a list is read, what runs again, the table."""
+
+import json
+import subprocess
+
+import pytest
+
+from tools import sweep
+
+LIST = """
+# A comment, and flags for all.
+--flagfile=configs/quickstart.cfg --width=0.125
+
+direct [0 1]:
+eps.5 [3]: --eps=0.5 --split='train[:10]'
+"""
+
+
+def test_read_list__seeds_in_turns_and_flags_in_order():
+    common = ("--flagfile=configs/quickstart.cfg", "--width=0.125")
+    assert sweep.read_list(LIST) == [
+        sweep.Run("direct", 0, common),
+        sweep.Run("eps.5", 3, (*common, "--eps=0.5", "--split=train[:10]")),
+        sweep.Run("direct", 1, common),
+    ]
+
+
+@pytest.mark.parametrize("line", ["direct", "a b: --x=1", "direct:\ndirect:", "a[]:"])
+def test_read_list__refuses(line):
+    with pytest.raises(ValueError, match=r"received the line .* accepted: a name"):
+        sweep.read_list(line)
+
+
+def record(name, seed, flags=(), **numbers):
+    numbers = {"knn": 0.5, "linear": 0.6, "feature_std": 0.7} | numbers
+    return {"name": name, "seed": seed, "flags": list(flags), **numbers}
+
+
+def test_table__mean_and_spread():
+    records = [
+        record("direct", 0, knn=0.4),
+        record("linear", 0),
+        record("direct", 1, knn=0.5),
+    ]
+    lines = sweep.table(records).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    # Standard deviation of .4 and .5, n - 1: .0707.
+    assert cells[2] == "direct,2,0.450 +- 0.071,0.600 +- 0.000,0.700 +- 0.000".split(
+        ","
+    )
+    assert cells[3] == ["linear", "1", "0.500", "0.600", "0.700"]
+
+
+def test_main__skips_what_is_done_and_goes_on_after_a_failure(tmp_path, monkeypatch):
+    (tmp_path / "list.txt").write_text("a:\nb [0 1]: --eps=0.2\n")
+    output = tmp_path / "results.jsonl"
+    asked = []
+
+    def execute(run, root, extra):
+        asked.append((run.name, run.seed))
+        assert extra == ["--data_dir=x"]
+        if asked.count(("b", 0)) == 1 and run.seed == 0:
+            raise subprocess.CalledProcessError(3, "python")
+        return record(run.name, run.seed, run.flags)
+
+    monkeypatch.setattr(sweep, "execute", execute)
+    command = [str(tmp_path / "list.txt"), f"--output={output}", "--", "--data_dir=x"]
+    output.write_text(json.dumps(record("a", 0)) + "\n")
+    with pytest.raises(SystemExit, match=r"failed: b, seed 0 .exit code 3."):
+        sweep.main(command)
+    sweep.main(command)
+    assert asked == [("b", 0), ("b", 1), ("b", 0)]
+    found = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [(r["name"], r["seed"]) for r in found] == [("a", 0), ("b", 1), ("b", 0)]
+    # Other flags are another run.
+    (tmp_path / "list.txt").write_text("a: --eps=0.3\n")
+    sweep.main(command)
+    assert asked[-1] == ("a", 0)
+
+
+def test_docs__the_table_is_that_of_the_records():
+    docs = sweep.CHECKOUT / "docs"
+    lines = (docs / "results.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert sweep.table(records) in (docs / "results.md").read_text()
+    # And they are of the list that the page names.
+    runs = sweep.read_list((sweep.CHECKOUT / "configs/sweeps/cifar10.txt").read_text())
+    known = {(run.name, run.seed, run.flags) for run in runs}
+    assert {(r["name"], r["seed"], tuple(r["flags"])) for r in records} <= known
