@@ -1,6 +1,6 @@
 """Times the parts of a training step on this machine, and adds them up again.
 
-    python tools/benchmark_parts.py --flagfile=configs/imagenet.cfg --batch_size=8
+    python -m tools.benchmark_parts --flagfile=configs/imagenet.cfg --batch_size=8
 
 Takes the flags of `tf_dpred.main`. What is measured fills in `scaling.py`'s formulas,
 and the step that they give is compared with a real one. Without --data_dir, the images
@@ -20,13 +20,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import scaling
 from absl import app
-from hardware import Machine
 
 from tf_dpred import flags as tf_dpred_flags
 from tf_dpred.config import Config
 from tf_dpred.main import parse
+from tools import scaling
+from tools.benchmark.step import model_and_batch
+from tools.hardware import Machine
 
 WARM_UP, REPEATS = 1, 5
 ROWS = 4096
@@ -94,18 +95,9 @@ def seconds_of_parts(config: Config) -> dict[str, float]:
     import numpy as np
     import tensorflow as tf
 
-    from tf_dpred import runtime, schedules, train
-    from tf_dpred.callbacks.target_ema import TargetEMA
-    from tf_dpred.data.views import view_pair
-
-    strategy = runtime.setup(config.training)
-    pair = view_pair(config.data.views, config.data.view_strength)
-    with strategy.scope():
-        model = train.build_model(config, 1000, pair)
+    _, model, views = model_and_batch(config)
     generator = np.random.default_rng(0)
-    side, d = config.data.image_size, config.network.projector_dim
-    shape = (config.training.batch_size, side, side, 3)
-    views = [tf.constant(generator.integers(0, 256, shape, np.uint8)) for _ in range(2)]
+    d = config.network.projector_dim
     calls = {}
 
     def measure(name: str, function: Callable, *arguments: tf.Tensor) -> None:
@@ -133,16 +125,14 @@ def seconds_of_parts(config: Config) -> dict[str, float]:
 
     measure("optimizer", optimize)
     if model.has_separate_target:
-        ema = TargetEMA(schedules.ema_momentum("constant", 0.99, 1000))
-        ema.set_model(model)
 
         def follow():
-            ema.update(tf.constant(0, tf.int64))
+            model._update_target(tf.constant(0, tf.int64))
             return tf.constant(0)
 
         measure("EMA", follow)
     model.make_train_function()
-    same = iter(tf.data.Dataset.from_tensors(tuple(views)).repeat())
+    same = iter(tf.data.Dataset.from_tensors(views).repeat())
     calls["step"] = lambda: float(model.train_function(same)["loss"])
     return medians(calls)
 

@@ -66,3 +66,20 @@ def inputs(options: Options) -> list[Table]:
             notes,
         ),
     ]
+
+
+def views(options: Options) -> list[Table]:
+    """Milliseconds of a view's flip, colour and blur, by one thread."""
+    rows, values = [], {}
+    for recipe, size in (("byol", 224), ("cifar", 32)):
+        flags = [f"--views={recipe}", f"--image_size={size}"]
+        command = here("views", *flags, f"--seconds={options.seconds / 4}")
+        found, _, _ = run({"views": command}, options.rounds)
+        middle = medians(found["views"])
+        rows += [
+            (f"{recipe}, {size} pixels, {name}", ms)
+            for name, ms in middle.items()
+            if name != "peak MB"
+        ]
+        values[recipe] = found
+    return [Table("Views from crops", ("", "ms a view"), rows, [], values)]

@@ -66,8 +66,10 @@ PARTS: dict[str, Callable[[Options], list[Table]]] = {
     "threads": step_tables.threads,
     "memory": step_tables.memory,
     "input": input_tables.inputs,
+    "views": input_tables.views,
     "solver": solver,
     "evaluation": evaluation,
     "startup": startup,
     "checkpoint": step_tables.checkpoint,
+    "monitoring": step_tables.monitoring,
 }

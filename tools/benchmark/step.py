@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
 
     step(), step()
     size = config.training.batch_size * config.training.steps_per_execution
-    serve(lambda: {"images/s": rate(step, size, SECONDS.value)})
+    serve(lambda: {"images/s": rate(step, size, SECONDS.value)}, batch=size)
 
 
 if __name__ == "__main__":

@@ -136,3 +136,27 @@ def checkpoint(options: Options) -> list[Table]:
         values[name] = found
     header = ("", "s", "MB", "of the time if written every 100 steps")
     return [Table("Checkpoint", header, rows, [], values)]
+
+
+def monitoring(options: Options) -> list[Table]:
+    """What is written down, in ms and as a share of the steps in between.
+
+    Curves every 50 steps (--log_every), spectra and pictures every 390 (an epoch of
+    CIFAR-10 at batch 128).
+    """
+    rows, values = [], {}
+    for name, flags in options.steps.items():
+        seconds = f"--seconds={options.seconds / 4}"
+        commands = {
+            "monitoring": here("monitoring", *flags, seconds),
+            "step": here("step", *flags, options.measuring),
+        }
+        found, about, _ = run(commands, options.rounds)
+        middle = {worker: medians(v) for worker, v in found.items()}
+        step = 1e3 * about["step"]["batch"] / middle["step"]["images/s"]
+        for kind, steps in (("curves", 50), ("spectra", 390), ("pictures", 390)):
+            cost = middle["monitoring"][kind]
+            rows.append((f"{name}: {kind}", cost, step, f"{cost / (steps * step):.3%}"))
+        values[name] = found
+    header = ("", "ms", "ms a step", "of the time")
+    return [Table("Monitoring", header, rows, [], values)]

@@ -1,0 +1,94 @@
+"""Compares ratios of speeds with stored ones and names what got slower.
+
+    python -m tools.benchmark.check             # `make bench-check`
+    python -m tools.benchmark.check --update    # store what this machine measures
+
+Ratios of programs that ran in turns hold better than times, but they too belong to a
+machine: update them there before a change and compare after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tools.benchmark import machine
+from tools.benchmark.options import BFLOAT16, SMALL, Options
+from tools.benchmark.parts import PARTS
+from tools.benchmark.race import medians
+
+STORED = Path(__file__).parent / "ratios.json"
+TOLERANCE = 0.15  # measured twice on one quiet machine, ratios differ by up to a tenth
+# Shares of a step: what is below this is not worth an alarm.
+SMALL_SHARE = 0.01
+
+
+def measure(options: Options) -> dict[str, float]:
+    """Name -> ratio; more is faster."""
+    (step,) = (table.values for table in PARTS["step"](options))
+    (parts,) = (table.values for table in PARTS["step_parts"](options))
+    inputs, _ = (table.values for table in PARTS["input"](options))
+    (evaluation,) = (table.values for table in PARTS["evaluation"](options))
+    ratios = {}
+    for name in options.steps:
+        both = {k: medians(v)["images/s"] for k, v in step[name]["values"].items()}
+        ratios[f"{name}: step over convolutions alone"] = (
+            both["tf_dpred"] / both["convolutions"]
+        )
+        found = medians(parts[name])
+        for part in ("optimizer", "F", "W", "EMA"):
+            share = found[part] / found["step"]
+            ratios[f"{name}: step without {part}"] = 1 - max(share, SMALL_SHARE)
+    rates = {k: medians(v)["images/s"] for k, v in inputs["values"].items()}
+    for stage in ("crop", "photometric", "all"):
+        ratios[f"input up to {stage} over decoding"] = rates[stage] / rates["decode"]
+    found = medians(evaluation["evaluation"])
+    ratios["features over the forward pass"] = found["features"] / found["forward"]
+    return ratios
+
+
+def slower(found: Mapping[str, float], stored: Mapping[str, float]) -> list[str]:
+    """A line for each ratio that is below the stored one by more than the tolerance."""
+    return [
+        f"{name}: {found[name]:.3f}, stored {before:.3f}"
+        for name, before in stored.items()
+        if found[name] < (1 - TOLERANCE) * before
+    ]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.benchmark.check", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="medians are of these")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of a measurement")
+    parser.add_argument("--update", action="store_true", help="store the ratios")
+    given = parser.parse_args(arguments)
+    options = Options(
+        rounds=given.rounds,
+        seconds=given.seconds,
+        peer_python=sys.executable,
+        data_dir=None,
+        steps={"ResNet-18, bfloat16": [*SMALL, *BFLOAT16]},
+    )
+    found = measure(options)
+    if given.update:
+        record: dict[str, Any] = {"machine": machine.describe(), "ratios": found}
+        STORED.write_text(json.dumps(record, indent=1) + "\n")
+        print(f"wrote {STORED}")
+        return
+    stored = json.loads(STORED.read_text())
+    for name, ratio in found.items():
+        print(f"{ratio:7.3f}  stored {stored['ratios'].get(name, 0):7.3f}  {name}")
+    if lines := slower(found, stored["ratios"]):
+        here, there = machine.describe()["processor"], stored["machine"]["processor"]
+        note = "" if here == there else f" (stored on another processor, {there})"
+        sys.exit(f"slower{note}: " + "; ".join(lines))
+
+
+if __name__ == "__main__":
+    main()
