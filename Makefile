@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS_INSTALLED := $(VENV)/.installed-docs
 
-.PHONY: demo test test-all lint format check bench build clean
+.PHONY: demo test test-all lint format check bench bench-check docs notebooks build clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py
@@ -18,6 +19,7 @@ test-all: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
@@ -27,6 +29,16 @@ check: lint test
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tools.benchmark
+
+bench-check: $(INSTALLED)
+	$(BIN)/python -m tools.benchmark.check
+
+# Material's notice on MkDocs 2 is not about this site.
+docs: $(DOCS_INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+notebooks: $(DOCS_INSTALLED)
+	$(BIN)/python -m jupytext --to ipynb notebooks/*.py
 
 build: $(INSTALLED)
 	$(BIN)/python -m build
@@ -40,5 +52,10 @@ $(INSTALLED): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache runs
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache runs site \
+		notebooks/*.ipynb

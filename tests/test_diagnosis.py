@@ -230,6 +230,6 @@ def test_report__without_a_matrix(tmp_path):
 
 def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="without the flags of a run in flags"):
-        diagnosis.diagnose(str(tmp_path / "none"))
+        diagnosis.records(str(tmp_path / "none"))
     with pytest.raises(ValueError, match=r"without a measurement in theory\.jsonl"):
-        diagnosis.diagnose(written(tmp_path, []))
+        diagnosis.records(written(tmp_path, []))

@@ -60,7 +60,7 @@ def run_command(line):
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     flags.FLAGS.unparse_flags()
-    tool.main(arguments[1:] + (QUICK if path.stem == "report" else []))
+    tool.main(arguments[1:] + (QUICK if path.stem == "evaluate" else []))
 
 
 def test_docs__run_from_top_to_bottom(home, capsys, monkeypatch):

@@ -3,48 +3,13 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import toys
 
 from tf_dpred.callbacks.checkpoint import training_state
-from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.losses import LOSSES
 from tf_dpred.model import DirectPred
 from tf_dpred.optimizers import SGD
 from tf_dpred.predictors import MLP, Direct, Identity, Linear
-from tf_dpred.schedules import ema_momentum
-
-TIGHT = {"rtol": 1e-10, "atol": 1e-12}
-
-
-def trained(predictor=None, *, steps=3, tau=0.9, compiled=None, **kwargs):
-    """A toy model after some steps, run eagerly unless `compiled` says otherwise.
-
-    Tracing takes a hundred times as long as such a step.
-    """
-    model = toys.model(predictor, **kwargs)
-    how = {"run_eagerly": True} if compiled is None else compiled
-    model.compile(SGD(0.1, weight_decay=1e-3), **how)
-    toys.fit(model, toys.views(steps), tau=tau)
-    return model
-
-
-def state_of(model):
-    """Without the metrics, whose sums depend on how the steps were cut into fits."""
-    return {
-        name: variable.numpy()
-        for name, variable in training_state(model).items()
-        if not name.startswith("metrics/")
-    }
-
-
-def assert_equal_state(found, expected, **tolerance):
-    found, expected = state_of(found), state_of(expected)
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_allclose(
-            found[name], value, **(tolerance or TIGHT), err_msg=name
-        )
 
 
 def cosine(p, z):
@@ -85,7 +50,7 @@ def test_compile__the_optimizer_does_not_know_the_target():
 
 
 def test_train_step__target_keeps_its_own_batch_norm_statistics():
-    model = trained(tau=0.0)
+    model = toys.trained(tau=0.0)
     online, target = (n.get_layer("bn") for n in (model.online, model.target))
     np.testing.assert_array_equal(online.gamma.numpy(), target.gamma.numpy())
     difference = online.moving_mean.numpy() - target.moving_mean.numpy()
@@ -94,7 +59,7 @@ def test_train_step__target_keeps_its_own_batch_norm_statistics():
 
 def test_train_step__ema_follows_the_optimizer():
     """With tau = 0 the target is the online network AFTER the step."""
-    model = trained(steps=1, tau=0.0)
+    model = toys.trained(steps=1, tau=0.0)
     for online, target in zip(
         model.online.trainable_variables, model.target.trainable_variables, strict=True
     ):
@@ -110,14 +75,14 @@ def test_train_step__predictor_is_set_after_the_optimizer(policy):
     model.compile(SGD(0.1), run_eagerly=True)
     toys.fit(model, views)
     correlation = f.T @ f / len(f)
-    np.testing.assert_allclose(model.predictor.correlation, correlation, **TIGHT)
+    np.testing.assert_allclose(model.predictor.correlation, correlation, **toys.TIGHT)
     s, u = np.linalg.eigh(correlation)
     w = u @ np.diag(np.sqrt(s / s.max()) + 0.1) @ u.T
-    np.testing.assert_allclose(model.predictor.matrix.numpy(), w, **TIGHT)
+    np.testing.assert_allclose(model.predictor.matrix.numpy(), w, **toys.TIGHT)
 
 
 def test_train_step__without_target_the_network_is_shared():
-    model = trained(target=False)
+    model = toys.trained(target=False)
     assert model.target is model.online
     assert not model.has_separate_target
     assert not any(name.startswith("target") for name in training_state(model))
@@ -193,8 +158,10 @@ def test_stop_gradient__analytic_on_a_linear_network(stop_gradient, symmetric, p
     model.compile(SGD(0.1, momentum=0.0), run_eagerly=True)
     toys.fit(model, tuple(views))
     kernel = network.get_layer("a").kernel.numpy()
-    np.testing.assert_allclose(kernel.T, a - 0.1 * da, **TIGHT)
-    np.testing.assert_allclose(model.predictor.matrix.numpy(), w - 0.1 * dw, **TIGHT)
+    np.testing.assert_allclose(kernel.T, a - 0.1 * da, **toys.TIGHT)
+    np.testing.assert_allclose(
+        model.predictor.matrix.numpy(), w - 0.1 * dw, **toys.TIGHT
+    )
 
 
 # How the step is run must not matter.
@@ -205,24 +172,26 @@ def test_stop_gradient__analytic_on_a_linear_network(stop_gradient, symmetric, p
 )
 def test_train_step__eager_equals_graph(predictor, policy):
     policy("float64")
-    assert_equal_state(trained(predictor(), compiled={}), trained(predictor()))
+    toys.assert_equal_state(
+        toys.trained(predictor(), compiled={}), toys.trained(predictor())
+    )
 
 
 def test_train_step__jit_equals_eager(policy):
     policy("float64")
-    jit = trained(Direct(freq=1), compiled={"jit_compile": True})
+    jit = toys.trained(Direct(freq=1), compiled={"jit_compile": True})
     # XLA's own eigh stops at fewer digits than LAPACK's.
-    assert_equal_state(jit, trained(Direct(freq=1)), rtol=1e-6, atol=1e-7)
+    toys.assert_equal_state(jit, toys.trained(Direct(freq=1)), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("predictor", [Direct, Linear], ids=lambda c: c.__name__)
 def test_accumulation__equals_the_whole_batch(predictor, policy):
     policy("float64")
     whole, split = (
-        trained(predictor(), steps=2, batch_norm=False, accumulation_steps=count)
+        toys.trained(predictor(), steps=2, batch_norm=False, accumulation_steps=count)
         for count in (1, 4)
     )
-    assert_equal_state(split, whole)
+    toys.assert_equal_state(split, whole)
     logs = whole.history.history
     assert set(logs) == {"loss", "feature_std", "tau"}
     for name, value in logs.items():
@@ -244,80 +213,6 @@ def test_accumulation__one_micro_batch_after_the_other(monkeypatch):
     toys.fit(model, toys.views(1, batch=6))
     assert waits_for[0] == 0
     assert all(count > 0 for count in waits_for[1:]) and len(waits_for) == 3
-
-
-def train_with_ema_by_hand(model, pair, schedule):
-    """One step at a time, and after each the target moved in numpy."""
-    for step in range(len(pair[0])):
-        before = toys.arrays(model.target.trainable_variables)
-        toys.fit(model, tuple(view[step : step + 1] for view in pair), tau=0.5)
-        tau = float(schedule(tf.constant(step, tf.float64)))
-        for target, value, online in zip(
-            model.target.trainable_variables,
-            before,
-            toys.arrays(model.online.trainable_variables),
-            strict=True,
-        ):
-            target.assign(tau * value + (1 - tau) * online)
-
-
-def test_target_ema__exact_at_any_steps_per_execution(policy):
-    policy("float64")
-    schedule = ema_momentum("cosine", 0.5, 4)
-    pair = toys.views(4)
-    by_hand = toys.model()
-    by_hand.compile(SGD(0.1), run_eagerly=True)
-    train_with_ema_by_hand(by_hand, pair, schedule)
-    for settings in ({"run_eagerly": True}, {"steps_per_execution": 4}):
-        model = toys.model()
-        model.compile(SGD(0.1), **settings)
-        callbacks = [TargetEMA(schedule)]
-        model.fit(toys.dataset(pair), verbose=0, shuffle=False, callbacks=callbacks)
-        assert_equal_state(model, by_hand)
-
-
-@pytest.mark.parametrize("steps_per_execution", [1, 4])
-def test_target_ema__logs_the_tau_of_the_last_step(steps_per_execution):
-    model = toys.model()
-    model.compile(SGD(0.1), steps_per_execution=steps_per_execution, run_eagerly=True)
-    callback = TargetEMA(ema_momentum("cosine", 0.9, 8))
-    seen = []
-    recorder = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: seen.append(logs["tau"])
-    )
-    history = model.fit(
-        toys.dataset(toys.views(8)),
-        verbose=0,
-        shuffle=False,
-        callbacks=[callback, recorder],
-    ).history
-    tau = 1 - 0.1 * (1 + np.cos(np.pi * np.arange(8) / 8)) / 2
-    ends = slice(steps_per_execution - 1, None, steps_per_execution)
-    np.testing.assert_allclose(seen, tau[ends], rtol=1e-6)
-    np.testing.assert_allclose(history["tau"], tau[-1:], rtol=1e-6)
-
-
-def test_target_ema__a_second_fit_uses_the_new_one():
-    """Also where the step was traced with the first one."""
-    model = trained(steps=1, tau=1.0, compiled={})
-    toys.fit(model, toys.views(1), tau=0.0)
-    for v, online in zip(
-        model.target.trainable_variables, model.online.trainable_variables, strict=True
-    ):
-        np.testing.assert_array_equal(v.numpy(), online.numpy())
-
-
-def test_target_ema__constant_tau_is_not_rounded(policy):
-    """0.996 in float32 is off by 1e-8."""
-    policy("float64")
-    model = toys.model()
-    target = toys.arrays(model.target.trainable_variables)
-    model.compile(SGD(0.1), run_eagerly=True)
-    toys.fit(model, toys.views(1), tau=0.996)
-    online = toys.arrays(model.online.trainable_variables)
-    found = toys.arrays(model.target.trainable_variables)
-    for f, t, o in zip(found, target, online, strict=True):
-        np.testing.assert_allclose(f, 0.996 * t + (1 - 0.996) * o, rtol=1e-14)
 
 
 # Settings of the predictor alone.
@@ -343,7 +238,9 @@ def test_compile__predictor_settings_reach_only_the_predictor(policy):
     ]:
         _, matrix, online = stepped(**settings)
         expected = before - rate * (gradient + decay * before)
-        np.testing.assert_allclose(matrix, expected, **TIGHT, err_msg=str(settings))
+        np.testing.assert_allclose(
+            matrix, expected, **toys.TIGHT, err_msg=str(settings)
+        )
         for a, b in zip(online, plain, strict=True):
             np.testing.assert_array_equal(a, b)
 
@@ -382,7 +279,7 @@ def test_metrics__means_over_the_epoch():
 
 
 def test_call__online_representation():
-    model = trained()
+    model = toys.trained()
     x = toys.views(1)[0][0]
     expected = model.online(x, training=False)[0].numpy()
     np.testing.assert_array_equal(model(x), expected)
@@ -420,18 +317,6 @@ def test_fit__separate_target_without_an_update():
     model.compile(SGD(0.1), run_eagerly=True)
     with pytest.raises(ValueError, match="received no TargetEMA, accepted: fit"):
         model.fit(toys.dataset(toys.views(1)), verbose=0, shuffle=False)
-
-
-def test_target_ema__on_a_shared_network():
-    model = toys.model(target=False)
-    model.compile(SGD(0.1), run_eagerly=True)
-    with pytest.raises(ValueError, match="target is its online network, accepted: a"):
-        model.fit(
-            toys.dataset(toys.views(1)),
-            verbose=0,
-            shuffle=False,
-            callbacks=[TargetEMA(ema_momentum("constant", 0.9, 1))],
-        )
 
 
 def test_init__unknown_loss():

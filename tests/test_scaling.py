@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
-import scaling
 import tensorflow as tf
 import toys
 from devices import on_two_devices, strategy
-from hardware import MACHINES
 
 from tf_dpred.config import Config
 from tf_dpred.networks.resnet import resnet
 from tf_dpred.optimizers import SGD
 from tf_dpred.predictors import MLP, Direct
+from tools import scaling
+from tools.hardware import MACHINES
 
 CHECKOUT = Path(__file__).parent.parent
 A100 = MACHINES["a100"]
@@ -218,7 +218,12 @@ def test_compute__bad_option(options, message):
 
 
 def test_main__table_and_json():
-    command = [sys.executable, "tools/scaling.py", "--flagfile=configs/quickstart.cfg"]
+    command = [
+        sys.executable,
+        "-m",
+        "tools.scaling",
+        "--flagfile=configs/quickstart.cfg",
+    ]
     command += ["--devices=1,16,64", "--json", "--images_per_core=7"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -115,6 +115,9 @@ class Board:
     def scalars(self, values):
         self.found.append(values)
 
+    def histograms(self, values):
+        assert set(values) <= {"spectrum/log10_F", "spectrum/W"}
+
 
 def monitored(tmp_path, predictor=None, every=0, epochs=2):
     model = toys.model(predictor)
@@ -150,8 +153,8 @@ def test_monitor__what(tmp_path):
     assert last["centered_rank"] == pytest.approx(
         measures.effective_rank(centered), rel=1e-3
     )
-    assert board.found[-1]["theory/alignment"] == last["alignment"]
-    largest = board.found[-1]["theory/largest_eigenvalue"]
+    assert board.found[-1]["spectrum/alignment"] == last["alignment"]
+    largest = board.found[-1]["spectrum/largest_eigenvalue"]
     assert largest == pytest.approx(s[0], rel=1e-6)
 
 

@@ -1,11 +1,10 @@
 """One eigenmode: closed forms against quadrature, algebra and simulation."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from imports import brought_along
 from scipy.integrate import quad
 
 from tf_dpred.theory import basin, flow, modes, theorems
@@ -199,12 +198,5 @@ def test_invariant__separate_decays():
 
 
 def test_modes__need_numpy_alone():
-    code = (
-        "import sys, tf_dpred, tf_dpred.theory.modes\n"
-        "heavy = {'scipy', 'matplotlib', 'tensorflow', 'keras'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "[]", done.stderr
+    heavy = {"scipy", "matplotlib", "tensorflow", "keras"}
+    assert brought_along("tf_dpred, tf_dpred.theory.modes", heavy) == "[]"

@@ -47,7 +47,12 @@ def save(path: Path, state: Mapping[str, np.ndarray]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.whole(path) as file:
-        np.savez(file, format_version=FORMAT_VERSION, names=sorted(state), **state)
+        np.savez(
+            file,
+            format_version=FORMAT_VERSION,
+            names=sorted(state),
+            **state,  # type: ignore[arg-type]  # no array is called allow_pickle
+        )
 
 
 def load(path: Path) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import numpy as np
 from tf_dpred.callbacks.history import read
 from tf_dpred.config import Config
 from tf_dpred.theory import measures, modes
+from tf_dpred.theory.levers import loss_factor
 from tf_dpred.workdir import read_json
 
 COLLAPSED_SPREAD = 0.1  # feature std x sqrt(d), as `CollapseWarning`
@@ -59,11 +60,11 @@ class Diagnosis:
         return "\n".join(parts)
 
 
-def diagnose(workdir: str) -> Diagnosis:
-    """Reads a work directory.
+def records(workdir: str) -> tuple[Config, list[dict], list[dict]]:
+    """What a run wrote down, as `judge` takes it.
 
     Raises:
-      ValueError: it holds no run that was measured at least once.
+      ValueError: the directory holds no run that was measured at least once.
     """
     path = Path(workdir)
     flags = read_json(path / "flags.json").get("flags")
@@ -78,25 +79,24 @@ def diagnose(workdir: str) -> Diagnosis:
             f"--workdir: received {workdir!r} without a measurement in theory.jsonl, "
             "accepted: a run of at least one epoch, or with --theory_every."
         )
-    config = Config.from_dict(flags)
-    return judge(config, entries, read(path / "epochs.jsonl"))
+    return Config.from_dict(flags), entries, read(path / "epochs.jsonl")
 
 
 def report(workdir: str) -> str:
     """The diagnosis as text; draws `theory.png` and `.svg` where Matplotlib is.
 
     Raises:
-      ValueError: see `diagnose`.
+      ValueError: see `records`.
     """
-    found = diagnose(workdir)
-    path = Path(workdir) / "theory"
+    config, entries, epochs = records(workdir)
+    found = judge(config, entries, epochs)
     try:
         from tf_dpred.theory import picture
     except ModuleNotFoundError as error:
         drawn = f"no picture: {error.name} is missing, pip install 'tf-dpred[theory]'"
     else:
         try:
-            files = picture.draw(read(path.with_suffix(".jsonl")), path, f"{workdir}:")
+            files = picture.draw(entries, Path(workdir) / "theory", f"{workdir}:")
             drawn = f"drew {', '.join(map(str, files))}"
         except OSError as error:
             drawn = f"no picture: {error}"
@@ -246,8 +246,7 @@ def _levers(config: Config, last: dict) -> list[str]:
 
 def _decay(config: Config, last: dict) -> str:
     """Where the weight decay stands between none and the critical one, at tau = 1."""
-    # The loss is so many times that of the theory: `levers.from_training`.
-    factor = 4 if config.objective.symmetric_loss else 2
+    factor = loss_factor(config.objective.symmetric_loss)
     eta = config.optimizer.weight_decay / factor
     if eta == 0:
         return "no decay: in the theory F remembers its start (#3)"

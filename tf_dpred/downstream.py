@@ -42,7 +42,7 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
         starts = {encoder: result["finetuned"], "from scratch": result["from_scratch"]}
     else:
         starts = {encoder: result}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, found in starts.items():
         top5 = f"{found['top5']:.4f}" if "top5" in found else "-"
         chosen = (

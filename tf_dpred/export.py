@@ -13,7 +13,7 @@ import contextlib
 import importlib.util
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -90,8 +90,8 @@ class Servable(tf.Module):
     """
 
     # tf.Module has properties of these names, which a SavedModel does not keep.
-    variables: list[tf.Variable] = ()
-    trainable_variables: list[tf.Variable] = ()
+    variables: Sequence[tf.Variable] = ()
+    trainable_variables: Sequence[tf.Variable] = ()
 
     def __init__(self, network: keras.Model, image_size: int, pair: ViewPair):
         super().__init__(name="encoder")
@@ -191,9 +191,7 @@ def prepare(images: tf.Tensor, size: int, pair: ViewPair) -> tf.Tensor:
 
     def resized() -> tf.Tensor:
         found = tf.image.resize(crops, [size, size], pair.first.interpolation)
-        # In the order of `crop_and_resize`, since many values end in .5 exactly.
-        unit = tf.clip_by_value(found * (1.0 / 255.0), 0.0, 1.0)
-        return tf.cast(image_ops.to_uint8(unit), tf.float32)
+        return tf.cast(image_ops.to_uint8(found), tf.float32)
 
     found = tf.cond(side == size, lambda: crops, resized)
     found.set_shape([None, size, size, 3])

@@ -12,6 +12,19 @@ from tf_dpred import replicas
 QUANTITIES = ("loss", "gradient norm", "F", "W")
 
 
+def scalar_weight(
+    layer: keras.layers.Layer, name: str, dtype: str, start: float
+) -> keras.Variable:
+    """Adds a scalar weight that no optimizer moves to a layer."""
+    return layer.add_weight(
+        name=name,
+        shape=[],
+        dtype=dtype,
+        initializer=lambda shape, dtype: tf.constant(start, dtype),
+        trainable=False,
+    )
+
+
 class FiniteGuard(keras.layers.Layer):
     """Remembers the first step with a quantity that is not finite, and counts them.
 
@@ -21,19 +34,10 @@ class FiniteGuard(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(name="guard", **kwargs)
-        self.first_step = self._counter("first_step", -1)
-        self.quantity = self._counter("quantity", -1)
-        self.count = self._counter("count", 0)
+        self.first_step = scalar_weight(self, "first_step", "int64", -1)
+        self.quantity = scalar_weight(self, "quantity", "int64", -1)
+        self.count = scalar_weight(self, "count", "int64", 0)
         self.built = True
-
-    def _counter(self, name: str, start: int) -> keras.Variable:
-        return self.add_weight(
-            name=name,
-            shape=[],
-            dtype="int64",
-            initializer=lambda shape, dtype: tf.constant(start, dtype),
-            trainable=False,
-        )
 
     def observe(self, step: tf.Tensor, values: Sequence[tf.Tensor | None]) -> tf.Tensor:
         """Looks at one step's quantities.
@@ -53,8 +57,7 @@ class FiniteGuard(keras.layers.Layer):
                 for value in values
             ]
         )
-        if replicas.count() > 1:
-            finite = replicas.mean(tf.cast(~finite, tf.float32)) == 0
+        finite = replicas.all_agree(finite)
         ok = tf.reduce_all(finite)
         first = ~ok & (tf.convert_to_tensor(self.first_step) < 0)
         self.first_step.assign(tf.where(first, step, self.first_step))

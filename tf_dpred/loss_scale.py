@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tf_dpred import replicas
+from tf_dpred.guard import scalar_weight
 
 FIRST = 2.0**15
 LARGEST = 2.0**24
@@ -28,19 +29,10 @@ class LossScale(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(name="loss_scale", dtype="float32", **kwargs)
-        self.scale = self._number("scale", "float32", FIRST)
-        self.good_steps = self._number("good_steps", "int64", 0)
-        self.dropped = self._number("dropped", "int64", 0)
+        self.scale = scalar_weight(self, "scale", "float32", FIRST)
+        self.good_steps = scalar_weight(self, "good_steps", "int64", 0)
+        self.dropped = scalar_weight(self, "dropped", "int64", 0)
         self.built = True
-
-    def _number(self, name: str, dtype: str, start: float) -> keras.Variable:
-        return self.add_weight(
-            name=name,
-            shape=[],
-            dtype=dtype,
-            initializer=lambda shape, dtype: tf.constant(start, dtype),
-            trainable=False,
-        )
 
     def multiply(self, loss: tf.Tensor) -> tf.Tensor:
         """The loss to take gradients of."""
@@ -62,7 +54,7 @@ class LossScale(keras.layers.Layer):
           dropped.
         """
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
-        finite = replicas.mean(tf.cast(~finite, tf.float32)) == 0
+        finite = replicas.all_agree(finite)
         scale, good = tf.convert_to_tensor(self.scale), self.good_steps + 1
         grown = tf.where(good >= GROWTH_STEPS, tf.minimum(2 * scale, LARGEST), scale)
         self.scale.assign(tf.where(finite, grown, tf.maximum(scale / 2, 1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -43,6 +44,8 @@ class DirectPred(keras.Model):
         are averaged over them; optimizer, F, W and target advance once.
       skip_nonfinite: undo a step in which the loss, the gradient norm, F or W is not
         finite, except that it counts as a step. Costs a copy of all variables.
+      make_views: the tensors of a batch -> its two views, the last part of the input
+        that this device does itself; None: a batch is its two views.
 
     Raises:
       ValueError: unknown loss, or a target that does not fit the other arguments.
@@ -58,6 +61,7 @@ class DirectPred(keras.Model):
         stop_gradient: bool = True,
         accumulation_steps: int = 1,
         skip_nonfinite: bool = False,
+        make_views: Callable[..., tuple[tf.Tensor, tf.Tensor]] | None = None,
         name: str = "direct_pred",
     ):
         super().__init__(name=name)
@@ -78,6 +82,7 @@ class DirectPred(keras.Model):
         self.stop_gradient = stop_gradient
         self.accumulation_steps = accumulation_steps
         self.skip_nonfinite = skip_nonfinite
+        self.make_views = make_views
         self.guard = FiniteGuard()
         float16 = self.dtype_policy.compute_dtype == "float16"
         self.loss_scale = LossScale() if float16 else None
@@ -167,7 +172,7 @@ class DirectPred(keras.Model):
             )
         self._update_target = update
         # A step that was traced before does not contain this update.
-        self.train_function = None
+        self.train_function: Callable[..., Any] | None = None
 
     def make_train_function(self, force: bool = False):
         """As in Keras, which cannot do it for several workers (keras#20585)."""
@@ -200,8 +205,8 @@ class DirectPred(keras.Model):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
         """Nothing: all is built. Keras' own fails with several workers."""
 
-    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """One optimizer step on this replica's share of a batch of view pairs."""
+    def train_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+        """One optimizer step on this replica's share of a batch."""
         if self.has_separate_target and self._update_target is None:
             raise ValueError(
                 "A separate target needs an update: received no TargetEMA, accepted: "
@@ -276,13 +281,17 @@ class DirectPred(keras.Model):
     def _accumulate(self, data, variables):
         """Gradients of the mean loss, that loss, and each micro-batch's projections."""
         micro_batches = zip(
-            *(tf.split(view, self.accumulation_steps) for view in data), strict=True
+            *(tf.split(tensor, self.accumulation_steps) for tensor in data), strict=True
         )
-        projections, losses, total = [], [], None
-        for view1, view2 in micro_batches:
+        projections, losses = [], []
+        total: list[tf.Tensor] = []
+        for micro_batch in micro_batches:
             # One after the other: side by side they would need the memory of all.
-            with tf.control_dependencies(total or []):
-                view1, view2 = tf.identity(view1), tf.identity(view2)
+            with tf.control_dependencies(total):
+                micro_batch = tuple(tf.identity(tensor) for tensor in micro_batch)
+            if self.make_views is not None:
+                micro_batch = self.make_views(*micro_batch)
+            view1, view2 = micro_batch
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([v.value for v in variables])
                 loss, projected = self._loss(view1, view2)
@@ -292,10 +301,10 @@ class DirectPred(keras.Model):
                 if self.loss_scale is not None:
                     mean = self.loss_scale.multiply(mean)
             gradients = tape.gradient(mean, [v.value for v in variables])
-            if total is None:
-                total = gradients
-            else:
+            if total:
                 total = [t + g for t, g in zip(total, gradients, strict=True)]
+            else:
+                total = gradients
             losses.append(tf.reduce_mean(loss))
             projections.append([tf.stop_gradient(p) for p in projected])
         if self.loss_scale is not None:

@@ -22,6 +22,12 @@ def mean(x: tf.Tensor) -> tf.Tensor:
     return context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.identity(x))
 
 
+def all_agree(holds: tf.Tensor) -> tf.Tensor:
+    """bool tensor: where `holds` is true on every replica; the same on each."""
+    # Not a mean of 1: a device may sum up shares of 1/n.
+    return mean(tf.cast(~holds, tf.float32)) == 0
+
+
 def are_on_several_workers(strategy: tf.distribute.Strategy) -> bool:
     """Whether other processes train the same model in step with this one."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)

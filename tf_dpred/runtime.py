@@ -108,7 +108,9 @@ def place(config: TrainingConfig) -> tuple[int, int]:
 
 
 def _multi_worker_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
-    cluster.wait_for_all(cluster.from_environment(), config.worker_timeout)
+    workers = cluster.from_environment()
+    assert workers is not None  # `place` saw to it
+    cluster.wait_for_all(workers, config.worker_timeout)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:

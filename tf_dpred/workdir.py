@@ -38,6 +38,7 @@ MAY_CHANGE = frozenset(
         "keep_checkpoints",
         "log_every",
         "max_bad_images",
+        "profile",
         "steps_per_execution",
         "tpu",
         "worker_timeout",

@@ -30,7 +30,7 @@ from tf_dpred.predictors import Identity, Linear, Symmetric
 from tf_dpred.runtime import set_precision
 from tf_dpred.schedules import ema_momentum
 from tf_dpred.theory import flow, modes, theorems
-from tf_dpred.theory.levers import Levers
+from tf_dpred.theory.levers import Levers, loss_factor
 
 State = tuple[np.ndarray, ...]
 N1, N2 = 5, 3
@@ -71,7 +71,7 @@ class Case:
 
     def settings(self, step: float) -> dict[str, float | None]:
         """The arguments of `from_training` that give these levers and this step."""
-        factor = 4 if self.both_directions else 2
+        factor = loss_factor(self.both_directions)
         rate = self.levers.predictor_rate
         ema_rate = self.levers.ema_rate
         return {

@@ -1,8 +1,8 @@
 """What a training step costs on any number of devices: computed, nothing is run.
 
-    python tools/scaling.py --flagfile=configs/imagenet.cfg
-    python tools/scaling.py --flagfile=configs/imagenet.cfg --devices=8,64 --json
-    python tools/scaling.py --flagfile=configs/imagenet.cfg --hardware=tpu-v3 \
+    python -m tools.scaling --flagfile=configs/imagenet.cfg
+    python -m tools.scaling --flagfile=configs/imagenet.cfg --devices=8,64 --json
+    python -m tools.scaling --flagfile=configs/imagenet.cfg --hardware=tpu-v3 \
       --per_device=8 --flops=30e12
 
 Takes the flags of `tf_dpred.main`, and the hardware as a preset that further flags
@@ -19,11 +19,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hardware import MACHINES, Machine
-
 from tf_dpred import flags as tf_dpred_flags
 from tf_dpred.config import Config
 from tf_dpred.main import parse
+from tools.hardware import MACHINES, Machine
 
 VIEWS = 2
 FLOAT32 = 4  # bytes; variables, gradients and statistics under every mixed precision

@@ -58,6 +58,7 @@ def train(
     Returns:
       The trained model, images -> logits.
     """
+    assert source.num_classes is not None  # labelled images have classes
     keras.utils.set_random_seed(seed)
     model = classifier(encoder, source.num_classes)
     steps = pipeline.steps_per_epoch(source, batch_size)
@@ -98,8 +99,8 @@ def choose_rate(new_encoder, source: Source, pair: ViewPair, **options) -> float
       ValueError: a class with a single image.
     """
     labels = labelled.labels_of(source)
-    held = labelled.balanced_subset(labels, HELD_OUT, options["seed"])
-    rest = np.setdiff1d(np.arange(len(labels)), held)
+    chosen = labelled.balanced_subset(labels, HELD_OUT, options["seed"])
+    rest = np.setdiff1d(np.arange(len(labels)), chosen)
     if len(np.unique(labels[rest])) < len(np.unique(labels)):
         raise ValueError(
             f"--eval_lr: received None with {len(labels)} labelled images of "
@@ -107,7 +108,7 @@ def choose_rate(new_encoder, source: Source, pair: ViewPair, **options) -> float
             "--label_fraction; to choose a rate, some images of each class are held "
             "out."
         )
-    kept, held = labelled.gather(source, rest), labelled.gather(source, held)
+    kept, held = labelled.gather(source, rest), labelled.gather(source, chosen)
     options["batch_size"] = min(options["batch_size"], kept.num_examples)
     found = []
     for rate in RATES:

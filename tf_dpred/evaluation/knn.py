@@ -161,8 +161,8 @@ def _vote(similarity, labels, temperature, num_classes) -> np.ndarray:
 
 def _nearest_of_block(queries, bank, k, bank_block):
     """Similarities and rows, [q, min(k, N)], of the nearest over all blocks."""
-    best = np.zeros([len(queries), 0], np.float32)
-    best_row = np.zeros([len(queries), 0], np.int64)
+    best = tf.zeros([len(queries), 0], tf.float32)
+    best_row = tf.zeros([len(queries), 0], tf.int64)
     for start in range(0, len(bank), bank_block):
         products = tf.linalg.matmul(
             queries, bank[start : start + bank_block], transpose_b=True

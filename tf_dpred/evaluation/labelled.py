@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpred.config import Config, refuse
-from tf_dpred.data import image_ops, pipeline, sources, views
+from tf_dpred.data import pipeline, sources, views
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.source import Example, Source, indexed
 from tf_dpred.data.views import ViewPair
@@ -181,10 +181,11 @@ def training_batches(
     def prepare(example, seed):
         seeds = tf.random.split(seed, 2)
         image, label = source.load(example)
-        crop, _ = views.random_crop(image, spec, image_size, seeds[0])
+        draws = tf.random.stateless_uniform([views.NUM_DRAWS], seeds[0])
+        crop = views.random_crop(image, spec, image_size, draws)
         if spec.flip_probability:
             crop = tf.image.stateless_random_flip_left_right(crop, seeds[1])
-        return image_ops.to_uint8(crop), label
+        return crop, label
 
     return (
         tf.data.Dataset.range(tf.int64.max)

@@ -17,7 +17,7 @@ import tensorflow as tf
 from absl import logging
 
 # Learning rates per 256 images that the `imagenet` protocol chooses from.
-RATES = (0.4, 0.3, 0.2, 0.1, 0.05)
+RATES: tuple[float, ...] = (0.4, 0.3, 0.2, 0.1, 0.05)
 FEATURES = {"epochs": 50, "batch_size": 128}
 IMAGENET = {"epochs": 80, "batch_size": 1024}
 
@@ -109,7 +109,8 @@ def accuracies(
     Returns:
       [heads, 2]. With fewer than 5 classes the second is that of all of them: 1.
     """
-    correct, seen = 0, 0
+    correct: Any = 0  # then [heads, 2]
+    seen = 0
     for images, labels in dataset:
         logits = predict(images)
         if logits.shape.rank == 2:

@@ -39,7 +39,9 @@ class Evaluation:
         self.strategy = setup(config)
         self.encoder = restore.open_encoder(config)
         self.train, self.test = labelled.open_splits(config)
-        self.num_classes = max(self.train.num_classes, self.test.num_classes)
+        train, test = self.train.num_classes, self.test.num_classes
+        assert train is not None and test is not None  # `open_splits` saw to it
+        self.num_classes = max(train, test)
 
     def run(self, mode: str, *, reuse: bool = False) -> dict[str, Any]:
         """Computes and writes one result.
@@ -99,9 +101,10 @@ class Evaluation:
     def _linear_imagenet(self) -> dict[str, Any]:
         evaluation = self.config.evaluation
         train, held = self.train, None
-        rates = (evaluation.eval_lr,)
-        if evaluation.eval_lr is None:
-            rates = linear.RATES
+        rates = linear.RATES
+        if evaluation.eval_lr is not None:
+            rates = (evaluation.eval_lr,)
+        else:
             count = max(1, min(HELD_OUT_RATE, self.train.num_examples // 10))
             train, held = labelled.hold_out(self.train, count, self.seed)
         options = self._options(linear.IMAGENET, train)
@@ -173,14 +176,14 @@ class Evaluation:
         defaults = {"epochs": finetune.EPOCHS, "batch_size": finetune.BATCH_SIZE}
         options = self._options(defaults, few)
         scratch = restore.untrained(self.encoder.config)
+        pair, fit = self.encoder.pair, {"seed": self.seed, **options}
         rows = {}
         for encoder in (self.encoder, scratch):
             with self.strategy.scope():
-                fit = {"pair": self.encoder.pair, "seed": self.seed, **options}
                 rate = evaluation.eval_lr or finetune.choose_rate(
-                    encoder.copy, few, **fit
+                    encoder.copy, few, pair, **fit
                 )
-                model = finetune.train(encoder.copy(), few, rate=rate, **fit)
+                model = finetune.train(encoder.copy(), few, pair, rate=rate, **fit)
             top1, top5 = finetune.accuracy(model, self._images(self.test))
             name = "from_scratch" if encoder is scratch else "finetuned"
             rows[name] = {"learning_rate": rate, "top1": top1, "top5": top5}

@@ -40,7 +40,8 @@ def collapses(
     small = 1e-6 * min(s, 1.0)
 
     def velocity(_, state) -> np.ndarray:
-        return np.array(modes.velocity(*state, levers))
+        p, s, tau = state
+        return np.array(modes.velocity(p, s, tau, levers))
 
     def gone(_, state) -> float:
         return state[1] - small
@@ -53,7 +54,8 @@ def collapses(
         return max(abs(dp), abs(ds) / state[1], abs(dtau)) - SETTLED
 
     for event in (gone, risen, settled):
-        event.terminal, event.direction = True, -1
+        # SciPy reads attributes of the function.
+        event.terminal, event.direction = True, -1  # type: ignore[union-attr]
     solution = solve_ivp(
         velocity,
         (0.0, time),
@@ -141,8 +143,9 @@ def separatrix(
             f"{critical:.6g}."
         )
     p = float(modes.fixed_points(levers.decay, tau, levers.variance)[0])
-    saddle = np.array([p, float(modes.eigenvalue_of_f(p, levers))])
-    values, vectors = np.linalg.eig(modes.jacobian(*saddle, tau, levers))
+    s = float(modes.eigenvalue_of_f(p, levers))
+    saddle = np.array([p, s])
+    values, vectors = np.linalg.eig(modes.jacobian(p, s, tau, levers))
     stable = np.real(vectors[:, np.argmin(np.real(values))])
     backward = modes.flow_at_constant_tau(levers, tau)
     pieces = []
@@ -155,7 +158,7 @@ def separatrix(
         def emptied(_, state) -> float:
             return state[1] - 1e-12
 
-        outside.terminal = emptied.terminal = True
+        outside.terminal = emptied.terminal = True  # type: ignore[attr-defined]
         pieces.append(
             solve_ivp(
                 lambda _, state: -np.array(backward(state)),

@@ -287,6 +287,7 @@ def collapse_matrix(
     Returns:
       [n1 n2, n1 n2] symmetric; its eigenvalues are at least eta + lambda_min(X').
     """
+    x, x_aug = np.asarray(x, float), np.asarray(x_aug, float)
     identity = np.eye(len(w_p))
     away = w_p - identity
     h = np.kron(x_aug, w_p.T @ w_p + identity) + np.kron(x, away.T @ away)

@@ -56,6 +56,11 @@ class Levers:
         return 1 + self.variance
 
 
+def loss_factor(symmetric: bool) -> int:
+    """k: how many times J of the flows the mse loss is; see `from_training`."""
+    return 4 if symmetric else 2
+
+
 def from_training(
     learning_rate: float,
     *,
@@ -106,7 +111,7 @@ def from_training(
             raise ValueError(
                 f"Invalid {name}: received {value}, accepted: at least 0, below 1."
             )
-    factor = 4 if symmetric else 2
+    factor = loss_factor(symmetric)
     time = factor * learning_rate / (1 - momentum)
     if predictor_weight_decay is None:
         predictor_weight_decay = weight_decay

@@ -51,26 +51,27 @@ def of_predictor(w: np.ndarray, s: np.ndarray, u: np.ndarray) -> dict[str, objec
       s, u: of `spectrum`.
     """
     w = np.asarray(w, np.float64)
-    mapped = w @ u
-    p = np.sum(u * mapped, axis=0)
-    lengths = np.linalg.norm(mapped, axis=0)
+    # W in the basis of F's eigenvectors, where F is diag(s); norms are the same there.
+    m = u.T @ w @ u
+    p = np.diag(m)
+    lengths = np.linalg.norm(m, axis=0)
     cosine = np.divide(p, lengths, out=np.zeros_like(p), where=lengths > 0)
-    f = (u * s) @ u.T
+    commutator = (s[:, None] - s) * m
     size = np.linalg.norm(w)
-    scale = np.sqrt(2) * np.linalg.norm(f) * size
+    scale = np.sqrt(2) * np.linalg.norm(s) * size
     count = leading_modes(s)
     return {
         "p": p,
         "cosine": cosine,
         "eigenvalues_w": np.linalg.eigvalsh((w + w.T) / 2)[::-1],
         "alignment": float(np.mean(np.abs(cosine[:count]))) if count else 0.0,
-        "commutator": _ratio(np.linalg.norm(f @ w - w @ f), scale),
+        "commutator": _ratio(np.linalg.norm(commutator), scale),
         "asymmetry": _ratio(np.linalg.norm(w - w.T), 2 * size),
         "exponent": exponent(s, p),
     }
 
 
-def _ratio(a: float, b: float) -> float:
+def _ratio(a: np.floating, b: np.floating) -> float:
     return float(a / b) if b > 0 else 0.0
 
 

@@ -45,12 +45,22 @@ def velocity(
 
 def flow(levers: Levers):
     """`velocity` as a flow of (p, s, tau), each [m], for `flow.integrate`."""
-    return lambda state: velocity(*state, levers)
+
+    def rates(state: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        p, s, tau = state
+        return velocity(p, s, tau, levers)
+
+    return rates
 
 
 def flow_at_constant_tau(levers: Levers, tau: float):
     """`velocity` as a flow of (p, s), each [m], with tau held."""
-    return lambda state: velocity(*state, tau, levers)[:2]
+
+    def rates(state: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        p, s = state
+        return velocity(p, s, tau, levers)[:2]
+
+    return rates
 
 
 def jacobian(p: float, s: float, tau: float, levers: Levers) -> np.ndarray:
@@ -76,7 +86,7 @@ def velocity_on_parabola(
       p: any shape.
       decay, tau, variance: eta, tau and sigma^2.
     """
-    p = np.asarray(p, float)
+    p, tau = np.asarray(p, float), np.asarray(tau, float)
     return p**2 * (tau - (1 + variance) * p) - decay * p
 
 
@@ -179,7 +189,7 @@ def growth(p: ArrayLike, tau: ArrayLike, levers: Levers) -> np.ndarray:
     Args:
       p, tau: any shapes that broadcast.
     """
-    p = np.asarray(p, float)
+    p, tau = np.asarray(p, float), np.asarray(tau, float)
     return p * (tau - levers.curvature * p) - levers.decay
 
 

@@ -6,6 +6,7 @@ in the predicted number.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -27,7 +28,7 @@ def basin_shrinks_with_predictor_rate() -> Iterator[Comparison]:
         levers = Levers(rate, variance=VARIANCE)
         boundary = 0.25 / rate
         found = basin.bisect(
-            lambda s, levers=levers: basin.collapses(-0.5, s, levers),
+            functools.partial(basin.collapses, -0.5, levers=levers),
             boundary / 4,
             boundary * 4,
         )
@@ -103,14 +104,11 @@ def too_much_decay_collapses() -> Iterator[Comparison]:
     """#5: above tau^2/(4 (1+sigma^2)), also a mode that starts at its best."""
     for variance in (0.0, VARIANCE, 2.0):
         critical = float(modes.critical_decay(1.0, variance))
-        found = basin.bisect(
-            lambda decay, variance=variance: basin.collapses(
-                1.0, 1.0, Levers(decay=decay, variance=variance)
-            ),
-            0.9 * critical,
-            1.1 * critical,
-            1e-4,
-        )
+
+        def at(decay: float, variance: float = variance) -> bool:
+            return basin.collapses(1.0, 1.0, Levers(decay=decay, variance=variance))
+
+        found = basin.bisect(at, 0.9 * critical, 1.1 * critical, 1e-4)
         yield Comparison(
             "#5 too much decay: only collapse",
             f"eta above which p = 1, s = 1 collapses (sigma^2 {variance:g})",

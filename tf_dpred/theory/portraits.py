@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -37,16 +39,16 @@ def _mark_fixed_points(axis: Axes, levers: Levers, tau: float) -> None:
     )
     if levers.decay == 0:
         axis.plot([p_plus] * 2, S_RANGE, color=DARK, lw=2.2, label="stable")
-        for low, high, style in (
+        for low, high, line in (
             (P_RANGE[0], 0, "-"),
             (0, p_plus, ":"),
             (p_plus, P_RANGE[1], "-"),
         ):
-            axis.plot([low, high], [0, 0], style, color=DARK, lw=3, clip_on=False)
+            axis.plot([low, high], [0, 0], line, color=DARK, lw=3, clip_on=False)
         return
     stable = [0.0] if np.isnan(p_plus) else [p_plus, 0.0]
     height = [float(modes.eigenvalue_of_f(p, levers)) for p in stable]
-    style = {"ls": "", "color": DARK, "clip_on": False, "zorder": 5}
+    style: dict[str, Any] = {"ls": "", "color": DARK, "clip_on": False, "zorder": 5}
     axis.plot(stable, height, "o", ms=7, label="stable", **style)
     if not np.isnan(p_minus):
         saddle = float(modes.eigenvalue_of_f(p_minus, levers))
@@ -103,7 +105,7 @@ def figure4() -> Figure:
         axis.axvspan(-0.2, end, color=COLLAPSE, lw=0)
         axis.axhline(0, color=DARK, lw=0.8)
         axis.plot(p, moved, color=COLORS[0])
-        style = {"color": DARK, "ms": 7, "zorder": 5, "ls": ""}
+        style: dict[str, Any] = {"color": DARK, "ms": 7, "zorder": 5, "ls": ""}
         stable = [0.0] if np.isnan(p_plus) else [0.0, p_plus]
         if decay == 0:
             axis.plot([0], [0], "D", mfc="white", label="0: half-stable", **style)

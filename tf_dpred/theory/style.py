@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,7 +21,8 @@ COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 DARK, GREY, COLLAPSE = "#222222", "#8a8a8a", "#f3d9d0"
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
-SETTINGS = {
+# Any: the keys are of one Literal in Matplotlib 3.11, and str before.
+SETTINGS: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.labelsize": 9.5,
@@ -73,7 +75,9 @@ def save(figure: Figure, caption: str, path: Path) -> list[Path]:
     figure.savefig(svg, metadata={"Date": None})
     figure.set_dpi(DPI)
     figure.canvas.draw()
-    pixels = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+    # Agg's canvas, which pyplot made.
+    drawn = figure.canvas.buffer_rgba()  # type: ignore[attr-defined]
+    pixels = Image.fromarray(np.asarray(drawn)).convert("RGB")
     # A palette: a third of the bytes, and no difference to be seen.
     palette = pixels.quantize(COLORS_OF_PNG, Image.Quantize.MAXCOVERAGE)
     palette.save(png, optimize=True, dpi=(DPI, DPI))

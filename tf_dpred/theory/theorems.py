@@ -14,7 +14,9 @@ from tf_dpred.theory.levers import Levers
 N1, N2 = 6, 4
 
 
-def random_moments(rng: np.random.Generator, n1: int = N1) -> tuple[np.ndarray, ...]:
+def random_moments(
+    rng: np.random.Generator, n1: int = N1
+) -> tuple[np.ndarray, np.ndarray]:
     """X and X', [n1, n1] random covariances; X' is about a third of X."""
     x, x_aug = (rng.normal(size=(n1, 2 * n1)) for _ in range(2))
     return x @ x.T / (2 * n1), x_aug @ x_aug.T / (6 * n1)
@@ -40,6 +42,7 @@ def theorem1(seed: int = 0) -> Iterator[Comparison]:
     rng = np.random.default_rng(seed)
     moments, (w_p, w) = random_moments(rng), random_weights(rng)
     time = 20.0
+    start: flow.State
     for name, ema_rate in (("beta .4", 0.4), ("SimSiam", None)):
         levers = Levers(predictor_rate=2.5, decay=0.05, ema_rate=ema_rate)
         if ema_rate is None:
@@ -108,11 +111,10 @@ def theorem3(seed: int = 0) -> Iterator[Comparison]:
     ):
         levers = Levers(decay=decay, predictor_decay=decay_p, variance=0.5)
         times = np.linspace(0, 10, 401)
-        states = flow.integrate(flow.isotropic(levers), (w_p, f), times)
-        smallest = float(
-            np.linalg.eigvalsh(flow.alignment_matrix(*states, levers)).min()
-        )
-        norms = np.linalg.norm(flow.commutator(states[1], states[0]), axis=(1, 2))
+        w_p_t, f_t = flow.integrate(flow.isotropic(levers), (w_p, f), times)
+        k = flow.alignment_matrix(w_p_t, f_t, levers)
+        smallest = float(np.linalg.eigvalsh(k).min())
+        norms = np.linalg.norm(flow.commutator(f_t, w_p_t), axis=(1, 2))
         yield Comparison(
             "Theorem 3",
             f"norm of [F, W_p], below e^{{-2 l0 t}} of its start, l0 = {smallest:.4f} "
