@@ -311,3 +311,60 @@ def test_benchmark__refuses_an_unknown_part(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main.main()
     assert "--part: received ['speed'], accepted: step, " in capsys.readouterr().err
+
+
+def test_benchmark__check_names_what_got_slower(monkeypatch, tmp_path, capsys):
+    check = benchmark("check", monkeypatch)
+    monkeypatch.setattr(check, "STORED", tmp_path / "ratios.json")
+    with pytest.raises(SystemExit, match=r"ratios\.json: received no such file"):
+        check.main([])
+    found = {"step": 0.8, "input": 0.4}
+    monkeypatch.setattr(check, "measure", lambda options: dict(found))
+    check.main(["--update"])
+    found |= {"step": 0.8 * 0.86, "input": 0.9}
+    check.main([])
+    found["step"] = 0.8 * 0.84
+    with pytest.raises(SystemExit, match=r"^slower: step: 0\.672, stored 0\.800$"):
+        check.main([])
+    del found["input"]
+    with pytest.raises(SystemExit, match=r"input: 0\.000, stored 0\.400"):
+        check.main([])
+    assert "  0.900  stored   0.400  input" in capsys.readouterr().out
+
+
+def test_benchmark__check_reads_its_ratios_off_the_tables(monkeypatch):
+    """Twice as slow a part, twice as small a ratio; a small share is not watched."""
+    check = benchmark("check", monkeypatch)
+    table = benchmark("table", monkeypatch).Table
+    options = benchmark("options", monkeypatch).Options
+
+    def tables(step=20.0, optimizer=30.0, crop=50.0):
+        steps = {"tf_dpred": {"images/s": [step]}, "convolutions": {"images/s": [25.0]}}
+        parts = {"optimizer": [optimizer], "F": [1.0], "W": [1.0], "EMA": [9.0]}
+        rates = {"decode": 100.0, "crop": crop, "photometric": 40.0, "all": 30.0}
+        values = {
+            "step": [{"small": {"values": steps}}],
+            "step_parts": [{"small": parts | {"step": [1000.0]}}],
+            "input": [
+                {"values": {k: {"images/s": [v]} for k, v in rates.items()}},
+                {},
+            ],
+            "evaluation": [{"evaluation": {"features": [99.0], "forward": [100.0]}}],
+        }
+        made = {
+            part: lambda options, found=found: [table("", (), [], [], v) for v in found]
+            for part, found in values.items()
+        }
+        monkeypatch.setattr(check, "PARTS", made)
+        return check.measure(options(1, 1.0, "python", None, {"small": []}))
+
+    before = tables()
+    assert before["small: step over convolutions alone"] == 0.8
+    assert before["small: 1.5% of a step over optimizer"] == 0.5
+    assert before["small: 1.5% of a step over EMA"] == 1.0
+    assert before["input up to crop over decoding"] == 0.5
+    assert before["features over the forward pass"] == 0.99
+    assert check.slower(before, before) == []
+    for change in ({"step": 10.0}, {"optimizer": 60.0}, {"crop": 25.0}):
+        (line,) = check.slower(tables(**change), before)
+        assert next(iter(change)) in line
