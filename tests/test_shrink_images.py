@@ -26,7 +26,7 @@ def test_shrink__sizes_names_and_pixels(tmp_path, capsys):
     shrink(photos, small, "--short_side=32", "--quality=100")
     assert "2 images: 2 written, 0 there before, 0 left out" in capsys.readouterr().out
     names = sorted(str(p.relative_to(small)) for p in small.rglob("*.*"))
-    assert names == ["a/large.png.jpg", "own.png.jpg"]
+    assert names == ["a/large.png.jpg", "own.png.jpg", "shrink_images.json"]
     copy = tf.io.decode_jpeg((small / "a/large.png.jpg").read_bytes()).numpy()
     means = large.reshape(32, 2, 64, 2, 3).astype(float).mean(axis=(1, 3))
     # What JPEG rounds away, also at its best quality.
@@ -50,6 +50,19 @@ def test_shrink__continues_and_names_what_it_leaves_out(tmp_path, capsys):
     assert lines[0].startswith("left out bad.jpg: not a file of one of the kinds")
     assert lines[1] == "3 images: 1 written, 1 there before, 1 left out"
     assert (small / "a.png.jpg").stat().st_mtime_ns == kept
+    with pytest.raises(SystemExit, match=r"'short_side': 99.*, accepted: .* 512"):
+        shrink(photos, small, "--short_side=99")
+
+
+def test_shrink__a_link_to_nothing_is_left_out(tmp_path, capsys):
+    photos, small = tmp_path / "photos", tmp_path / "small"
+    write(photos / "a.png", 40, 40)
+    (photos / "b.png").symlink_to(photos / "gone.png")
+    with pytest.raises(SystemExit):
+        shrink(photos, small)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "left out b.png: may not be read"
+    assert lines[1] == "2 images: 1 written, 0 there before, 1 left out"
 
 
 def test_shrink__refuses(tmp_path):

@@ -13,6 +13,7 @@ interrupted start continues. Files that cannot be used are named and left out.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -64,7 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quality", type=int, default=QUALITY, help="of JPEG")
     given = parser.parse_args(arguments)
     if given.short_side < 8 or not 1 <= given.quality <= 100:
-        parser.error("accepted: --short_side of at least 8, --quality of 1 to 100")
+        parser.error(
+            f"received --short_side={given.short_side} --quality={given.quality}, "
+            "accepted: at least 8; 1 to 100"
+        )
     try:
         names = folder.require_images(given.folder)
         if given.output.resolve().is_relative_to(given.folder.resolve()):
@@ -72,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"received {str(given.output)!r}, accepted: a folder outside "
                 f"{given.folder}."
             )
+        remember(given)
         counts = copy(given, names)
     except (OSError, ValueError) as error:
         sys.exit(f"shrink_images: {' '.join(str(error).split())}")
@@ -80,11 +85,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
+def remember(given: argparse.Namespace) -> None:
+    """Writes the settings into the folder of the copies.
+
+    Raises:
+      ValueError: it holds copies of other settings.
+    """
+    settings = {"short_side": given.short_side, "quality": given.quality}
+    record = given.output / "shrink_images.json"
+    if not record.exists():
+        given.output.mkdir(parents=True, exist_ok=True)
+        with whole(record) as file:
+            file.write(json.dumps(settings).encode())
+    elif (before := json.loads(record.read_text())) != settings:
+        raise ValueError(
+            f"received {settings}, accepted: {before}, with which {given.output} was "
+            "made, or another folder."
+        )
+
+
 def copy(given: argparse.Namespace, names: list[str]) -> tuple[int, ...]:
     """Writes the copies -> images, written, there before, left out."""
     source, target = given.folder, given.output
-    missing = [n for n in names if not (target / f"{n}.jpg").exists()]
-    written = left_out = 0
+    wanted = [n for n in names if not (target / f"{n}.jpg").exists()]
+    missing = [n for n in wanted if os.access(source / n, os.R_OK)]
+    unreadable = sorted(set(wanted) - set(missing))
+    for name in unreadable:
+        print(f"left out {name}: may not be read", flush=True)
+    written, left_out = 0, len(unreadable)
     paths = [os.fsencode(source / name) for name in missing]
     jpegs = tf.data.Dataset.from_tensor_slices(paths or tf.constant([], tf.string)).map(
         lambda path: shrunk(path, given.short_side, given.quality),
@@ -101,7 +129,7 @@ def copy(given: argparse.Namespace, names: list[str]) -> tuple[int, ...]:
         with whole(path) as file:
             file.write(jpeg)
         written += 1
-    return len(names), written, len(names) - len(missing), left_out
+    return len(names), written, len(names) - len(wanted), left_out
 
 
 if __name__ == "__main__":
