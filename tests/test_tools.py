@@ -242,6 +242,11 @@ serve(lambda: {"at": time.monotonic()}, version="1")
     assert found["a"]["peak MB"][0] > 1
     with pytest.raises(SystemExit, match="c: ModuleNotFoundError"):
         race.run({"c": missing}, 1)
+    # One that fails when it is at work.
+    failing = [sys.executable, "-c", script.replace("time.monotonic()", "1 / 0")]
+    found, _, absent = race.run({"a": command, "b": failing}, 2, optional=["b"])
+    assert len(found["a"]["at"]) == 2 and "b" not in found
+    assert absent == {"b": "ZeroDivisionError: division by zero"}
 
 
 @pytest.mark.parametrize(
@@ -288,6 +293,35 @@ def test_benchmark__parts_of_a_step(monkeypatch):
     assert model.steps_done == 4  # the optimizer's part, and the step
 
 
+@pytest.mark.parametrize("augment_on", ["host", "device"])
+def test_benchmark__batch_of_a_step(monkeypatch, augment_on):
+    """What the step is given fits what the run's step takes."""
+    step = benchmark("step", monkeypatch)
+    settings = {"augment_on": augment_on, "image_size": 8, "batch_size": 4}
+    config = Config.from_dict({**settings, "width": 0.125, "projector_dim": 4})
+    _, model, batch = step.model_and_batch(config)
+    assert np.isfinite(float(model.train_step(batch)["loss"]))
+    functions = benchmark("step_parts", monkeypatch).parts(model, batch)
+    assert [f.shape for f in functions["forward online"]()] == [(4, 4)] * 2
+
+
+def test_benchmark__pytorch_is_told_the_same_step_or_none(monkeypatch):
+    pytorch = benchmark("pytorch", monkeypatch)
+    given = f"--flagfile={CHECKOUT}/configs/stl10.cfg"
+    assert pytorch.torch_flags([given, "--batch_size=64"]) == [
+        "--backbone=resnet18",
+        "--stem=imagenet",
+        "--projector_hidden=512",
+        "--projector_dim=128",
+        "--image_size=96",
+        "--batch_size=64",
+        "--precision=float32",
+    ]
+    reason = "its step has no --width=0.5, --optimizer=lars"
+    with pytest.raises(benchmark("race", monkeypatch).Absent, match=reason):
+        pytorch.torch_flags([given, "--optimizer=lars", "--width=0.5"])
+
+
 def test_benchmark__input_stages(monkeypatch, tmp_path):
     inputs = benchmark("inputs", monkeypatch)
     write_images(tmp_path, 6)
@@ -305,12 +339,22 @@ def test_benchmark__input_stages(monkeypatch, tmp_path):
     }
 
 
-def test_benchmark__refuses_an_unknown_part(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--part=step,speed", "--part: received ['speed'], accepted: step, "),
+        ("--rounds=0", "received --rounds=0 --seconds=5.0, accepted: 1 or more"),
+        ("--peer_python=/none", "--peer_python: received '/none', accepted: a program"),
+        ("--data_dir=/none", "--data_dir: received '/none', accepted: a folder"),
+        ("--output=/none/x", "--output: received '/none/x', accepted: a file in a"),
+    ],
+)
+def test_benchmark__refuses(flag, message, monkeypatch, capsys):
     main = benchmark("__main__", monkeypatch)
-    monkeypatch.setattr(sys, "argv", ["benchmark", "--part=step,speed"])
+    monkeypatch.setattr(sys, "argv", ["benchmark", flag])
     with pytest.raises(SystemExit):
         main.main()
-    assert "--part: received ['speed'], accepted: step, " in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_benchmark__check_names_what_got_slower(monkeypatch, tmp_path, capsys):

@@ -281,8 +281,8 @@ def distort(
 def distort_each(spec: ViewSpec) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """(crops, draws) -> views, see `distort`: image after image, compiled by XLA.
 
-    On a CPU five times as fast as TensorFlow's own kernels (docs/benchmarks.md): an
-    operation is one loop over the image, and only those that were drawn are run.
+    For CPUs (docs/benchmarks.md): an operation is one loop over the image, and only
+    those that were drawn are run.
     """
 
     def distorted(crops: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
@@ -304,13 +304,6 @@ def distort_together(spec: ViewSpec) -> Callable[[tf.Tensor, tf.Tensor], tf.Tens
         return distort(crops, draws, spec, choice.select)
 
     return tf.function(distorted, jit_compile=True, autograph=False)
-
-
-def augment(image: tf.Tensor, spec: ViewSpec, size: int, seed: tf.Tensor) -> tf.Tensor:
-    """One random view of one image: uint8 [H, W, 3] -> uint8 [size, size, 3]."""
-    draws = tf.random.stateless_uniform([NUM_DRAWS], seed)
-    crop = random_crop(image, spec, size, draws)
-    return distort_each(spec)(crop[tf.newaxis], draws[tf.newaxis])[0]
 
 
 def evaluation_view(image: tf.Tensor, size: int, pair: ViewPair) -> tf.Tensor:

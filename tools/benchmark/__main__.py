@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from tools.benchmark import machine
 from tools.benchmark.options import STEPS, Options
@@ -40,6 +42,22 @@ def arguments() -> argparse.Namespace:
     unknown = [name for name in given.part if name not in PARTS]
     if unknown:
         parser.error(f"--part: received {unknown}, accepted: {', '.join(PARTS)}")
+    if given.rounds < 1 or not given.seconds > 0:
+        parser.error(
+            f"received --rounds={given.rounds} --seconds={given.seconds}, "
+            "accepted: 1 or more; above 0"
+        )
+    if given.data_dir is not None and not Path(given.data_dir).is_dir():
+        parser.error(f"--data_dir: received {given.data_dir!r}, accepted: a folder")
+    if shutil.which(given.peer_python) is None:
+        parser.error(
+            f"--peer_python: received {given.peer_python!r}, accepted: a program"
+        )
+    if given.output and not given.output.parent.is_dir():
+        parser.error(
+            f"--output: received {str(given.output)!r}, "
+            "accepted: a file in a folder that is there"
+        )
     return given
 
 
@@ -54,14 +72,15 @@ def main() -> None:
     )
     description = machine.describe()
     print("\n".join(f"- {name}: {value}" for name, value in description.items()))
-    values = {}
+    values: dict[str, Any] = {}
+    result = {"machine": description, "arguments": sys.argv[1:], "values": values}
     for part in given.part:
         for table in PARTS[part](options):
             print("\n" + table.markdown(), flush=True)
             values[table.title] = table.values
-    if given.output:
-        result = {"machine": description, "arguments": sys.argv[1:], "values": values}
-        given.output.write_text(json.dumps(result, indent=1) + "\n")
+        # After each part: a later one may fail.
+        if given.output:
+            given.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

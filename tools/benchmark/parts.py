@@ -20,7 +20,10 @@ def solver(options: Options) -> list[Table]:
     tables = []
     for dtype in ("float32", "float64"):
         command = here(
-            "solver", f"--dtype={dtype}", f"--seconds={options.seconds / 10}"
+            "solver",
+            f"--dtype={dtype}",
+            f"--sizes={SOLVER_SIZES[dtype]}",
+            f"--seconds={options.seconds / 10}",
         )
         found, about, absent = run({"solver": command}, options.rounds)
         if absent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,8 @@ class Worker:
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] = {}):
+        if shutil.which(command[0]) is None:
+            raise Absent(f"received {command[0]!r}, accepted: a program")
         self._errors = tempfile.TemporaryFile(mode="w+")
         self._process = subprocess.Popen(
             list(command),
@@ -50,8 +53,10 @@ class Worker:
         Raises:
           Absent: the process ended.
         """
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        # One that has ended does not read, but left its reason.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
         return self._reply()
 
     def _reply(self) -> dict:
@@ -82,18 +87,6 @@ def here(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"tools.benchmark.{module}", *arguments]
 
 
-def race(
-    workers: Mapping[str, Worker], rounds: int
-) -> dict[str, dict[str, list[float]]]:
-    """What each worker measured in each round: worker -> quantity -> values."""
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in workers}
-    for _ in range(rounds):
-        for name, worker in workers.items():
-            for quantity, value in worker.round().items():
-                found[name].setdefault(quantity, []).append(value)
-    return found
-
-
 def medians(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """quantity -> median."""
     return {quantity: statistics.median(values) for quantity, values in found.items()}
@@ -115,19 +108,36 @@ def run(
       environments: worker -> variables.
 
     Returns:
-      Values as of `race`; worker -> what it said of itself; worker -> why it is absent.
+      worker -> quantity -> its value in each round; worker -> what it said of itself;
+      worker -> why it is absent.
     """
-    workers, absent = {}, {}
+    workers: dict[str, Worker] = {}
+    absent: dict[str, str] = {}
+    found: dict[str, dict[str, list[float]]] = {}
+
+    def leave_out(name: str, reason: Absent) -> None:
+        if name not in optional:
+            sys.exit(f"{name}: {reason}")
+        absent[name] = str(reason)
+        found.pop(name, None)
+
     try:
         for name, command in commands.items():
             try:
                 workers[name] = Worker(command, environments.get(name, {}))
+                found[name] = {}
             except Absent as reason:
-                if name not in optional:
-                    sys.exit(f"{name}: {reason}")
-                absent[name] = str(reason)
-        values = race(workers, rounds)
+                leave_out(name, reason)
+        for _ in range(rounds):
+            for name in list(found):
+                try:
+                    measured = workers[name].round()
+                except Absent as reason:
+                    leave_out(name, reason)
+                    continue
+                for quantity, value in measured.items():
+                    found[name].setdefault(quantity, []).append(value)
     finally:
         for worker in workers.values():
             worker.close()
-    return values, {name: w.about for name, w in workers.items()}, absent
+    return found, {name: workers[name].about for name in found}, absent

@@ -18,12 +18,15 @@ from tools.peers.serve import rate, serve
 
 
 def model_and_batch(config: Config):
-    """The compiled model of a run, with its EMA, and two views of noise."""
+    """The compiled model of a run, with its EMA, and a batch of noise.
+
+    Two views; with `--augment_on=device` two crops and their draws.
+    """
     import tensorflow as tf
 
     from tf_dpred import runtime, schedules, train
     from tf_dpred.callbacks.target_ema import TargetEMA
-    from tf_dpred.data.views import view_pair
+    from tf_dpred.data.views import NUM_DRAWS, view_pair
 
     strategy = runtime.setup(config.training)
     with strategy.scope():
@@ -36,8 +39,11 @@ def model_and_batch(config: Config):
         TargetEMA(schedule).set_model(model)
     size = config.data.image_size
     shape = [2, config.training.batch_size, size, size, 3]
-    views = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    return strategy, model, tuple(tf.constant(view) for view in views)
+    generator = np.random.default_rng(0)
+    batch = [*generator.integers(0, 256, shape, dtype=np.uint8)]
+    if not config.data.on_host:
+        batch += [*generator.random((2, shape[1], NUM_DRAWS), dtype=np.float32)]
+    return strategy, model, tuple(tf.constant(tensor) for tensor in batch)
 
 
 def main(argv: list[str]) -> None:
@@ -54,7 +60,10 @@ def main(argv: list[str]) -> None:
 
     step(), step()
     size = config.training.batch_size * config.training.steps_per_execution
-    serve(lambda: {"images/s": rate(step, size, SECONDS.value)}, batch=size)
+    serve(
+        lambda: {"images/s": rate(step, size, SECONDS.value)},
+        batch=config.training.batch_size,
+    )
 
 
 if __name__ == "__main__":

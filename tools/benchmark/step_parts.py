@@ -33,8 +33,10 @@ def parts(model, batch) -> dict[str, Callable]:
     f1, f2, z1, z2 = (tf.concat(p, axis=0) for p in zip(*projections, strict=True))
     gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
 
+    views = batch if model.make_views is None else model.make_views(*batch)
+
     def forward(network) -> Callable:
-        return lambda: [network(view, training=True)[1] for view in batch]
+        return lambda: [network(view, training=True)[1] for view in views]
 
     functions = {
         "optimizer": lambda: model.optimizer.apply(gradients, variables),

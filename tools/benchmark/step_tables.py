@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tools.benchmark.options import BFLOAT16, LARGE, Options
-from tools.benchmark.race import here, medians, run
+from tools.benchmark.pytorch import torch_flags
+from tools.benchmark.race import Absent, here, medians, run
 from tools.benchmark.table import Table
 
 MEMORY_BATCHES = (4, 8, 16)
@@ -25,10 +26,16 @@ def step(options: Options) -> list[Table]:
     for name, flags in options.steps.items():
         commands = {
             "tf_dpred": here("step", *flags, options.measuring),
-            "PyTorch": options.peer("torch_step", *flags, options.measuring),
             "convolutions": here("ceilings", *flags, "--seconds=1"),
         }
+        other = {}
+        try:
+            theirs = [*torch_flags(flags), options.measuring]
+            commands["PyTorch"] = options.peer("torch_step", *theirs)
+        except Absent as reason:
+            other["PyTorch"] = str(reason)
         found, about, absent = run(commands, options.rounds, optional=["PyTorch"])
+        absent |= other
         middle = {worker: medians(v)["images/s"] for worker, v in found.items()}
         ours = middle["tf_dpred"]
         rows.append(
@@ -101,22 +108,24 @@ def threads(options: Options) -> list[Table]:
 
 def memory(options: Options) -> list[Table]:
     """Peak memory of the step of ResNet-50 by batch, after one step and warm-up."""
-    rows, values = [], {}
+    rows, values, notes = [], {}, {}
     for batch in MEMORY_BATCHES:
-        flags = [*LARGE, *BFLOAT16, f"--batch_size={batch}", "--seconds=0"]
+        flags = [*LARGE, *BFLOAT16, f"--batch_size={batch}"]
         cells = {}
         for name, command in {
-            "tf_dpred": here("step", *flags),
-            "PyTorch": options.peer("torch_step", *flags),
+            "tf_dpred": here("step", *flags, "--seconds=0"),
+            "PyTorch": options.peer("torch_step", *torch_flags(flags), "--seconds=0"),
         }.items():
             # One at a time: together they might not fit.
-            found, _, _ = run({name: command}, 1, optional=["PyTorch"])
+            found, _, absent = run({name: command}, 1, optional=["PyTorch"])
+            notes |= absent
             cells |= {worker: medians(v)["peak MB"] for worker, v in found.items()}
         rows.append((str(batch), cells.get("tf_dpred"), cells.get("PyTorch")))
         values[str(batch)] = cells
     header = ("batch", "tf_dpred, MB", "PyTorch, MB")
     title = "Peak memory, ResNet-50, 224 pixels, bfloat16"
-    return [Table(title, header, rows, [], values)]
+    left_out = [f"{worker} is left out: {why}." for worker, why in notes.items()]
+    return [Table(title, header, rows, left_out, values)]
 
 
 def checkpoint(options: Options) -> list[Table]:

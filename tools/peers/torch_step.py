@@ -2,8 +2,8 @@
 
     echo | python tools/peers/torch_step.py --backbone=resnet18 --batch_size=64
 
-The networks, loss, optimizer, F, W and EMA of `tf_dpred` with the same flags. Needs
-torch and torchvision.
+The networks, loss, optimizer, F, W and EMA of `tf_dpred` with the same flags, as far as
+there are such. Needs torch and torchvision.
 """
 
 from __future__ import annotations
@@ -93,9 +93,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--projector_hidden", type=int, default=512)
     parser.add_argument("--projector_dim", type=int, default=128)
-    parser.add_argument("--precision", default="float32")
+    precisions = ("float32", "mixed_bfloat16")
+    parser.add_argument("--precision", default="float32", choices=precisions)
     parser.add_argument("--seconds", type=float, default=5.0)
-    return parser.parse_known_args()[0]
+    return parser.parse_args()
 
 
 def main() -> None:
