@@ -144,8 +144,8 @@ class SGD(_CoupledDecayOptimizer):
 class LARS(_CoupledDecayOptimizer):
     """Layer-wise adaptive rate scaling (You et al., arXiv 1708.03888; BYOL code).
 
-    g <- g + wd w;  g <- eta |w|/|g| g (ratio 1 where a norm is 0);
-    mu <- momentum mu + g;  w <- w - lr mu.
+        g <- g + wd w;  g <- eta |w|/|g| g (ratio 1 where a norm is 0)
+        mu <- momentum mu + g;  w <- w - lr mu
 
     Variables of rank 0 and 1 (biases, BatchNorm's gamma and beta) skip the decay and
     the ratio: they take plain momentum steps at the full rate.

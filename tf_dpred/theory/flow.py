@@ -113,8 +113,10 @@ def with_target(
 ) -> Flow:
     """Lemma 1: a predictor, stop-gradient and a target that follows.
 
-    E = -W_p W (X + X') + W_a X
-    dW_p = alpha_p E W^T - eta_p W_p,  dW = W_p^T E - eta W,  dW_a = beta (W - W_a)
+        E = -W_p W (X + X') + W_a X
+        dW_p = alpha_p E W^T - eta_p W_p
+        dW = W_p^T E - eta W
+        dW_a = beta (W - W_a)
 
     Args:
       x, x_aug: X and X', [n1, n1] symmetric.
@@ -206,8 +208,9 @@ def isotropic(levers: Levers, tau: float = 1.0) -> Flow:
     """X = I, X' = sigma^2 I, W_a = tau W and W_p symmetric: a flow of W_p and F.
 
     With F = W W^T and {A, B} = AB + BA (Eqs. 11-12):
-    dW_p = -(alpha_p/2)(1+sigma^2) {W_p, F} + alpha_p tau F - eta_p W_p
-    dF = -(1+sigma^2) {W_p^2, F} + tau {W_p, F} - 2 eta F
+
+        dW_p = -(alpha_p/2)(1+sigma^2) {W_p, F} + alpha_p tau F - eta_p W_p
+        dF = -(1+sigma^2) {W_p^2, F} + tau {W_p, F} - 2 eta F
 
     For tau = 1 it is exactly `simsiam(..., symmetric=True)`.
 

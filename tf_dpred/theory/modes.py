@@ -20,9 +20,9 @@ def velocity(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How a mode moves (Eqs. 13-15).
 
-    dp = alpha_p s [tau - (1+sigma^2) p] - eta_p p
-    ds = 2 p s [tau - (1+sigma^2) p] - 2 eta s
-    dtau = beta (1 - tau) - tau ds/(2s); SimSiam: 0
+        dp = alpha_p s [tau - (1+sigma^2) p] - eta_p p
+        ds = 2 p s [tau - (1+sigma^2) p] - 2 eta s
+        dtau = beta (1 - tau) - tau ds/(2s); SimSiam: 0
 
     Args:
       p, s, tau: any shapes that broadcast.
