@@ -95,3 +95,18 @@ def test_target_ema__on_a_shared_network():
             shuffle=False,
             callbacks=[TargetEMA(ema_momentum("constant", 0.9, 1))],
         )
+
+
+def test_target_ema__traced_once_for_several_fits():
+    model = toys.model()
+    model.compile(SGD(0.1))
+
+    def step_after_fit(callback):
+        model.fit(toys.dataset(toys.views(1)), verbose=0, callbacks=[callback])
+        return model.train_function
+
+    callback = TargetEMA(ema_momentum("constant", 0.5, 4))
+    first = step_after_fit(callback)
+    assert step_after_fit(callback) is first
+    # Another one moves the target in another way.
+    assert step_after_fit(TargetEMA(ema_momentum("constant", 0.9, 4))) is not first

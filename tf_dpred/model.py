@@ -170,6 +170,8 @@ class DirectPred(keras.Model):
                 "install_target_update: received a model whose target is its online "
                 "network, accepted: a model with a separate target."
             )
+        if update == self._update_target:
+            return
         self._update_target = update
         # A step that was traced before does not contain this update.
         self.train_function: Callable[..., Any] | None = None
