@@ -124,12 +124,30 @@ def test_trajectory__float64(name, golden, policy, record_property):
 
 
 @pytest.mark.parametrize("name", ["freq1", "freq5", "no_ema"])
-def test_trajectory__float32_loss(name, golden):
+def test_trajectory__float32_loss(name, golden, policy):
     arrays = golden(f"trajectory_{name}")
     _, recorder = replay(arrays)
-    found = np.abs(np.array(recorder.loss) - arrays["loss"]).max()
-    print(f"trajectory_{name} float32: loss {found:.2e}")
-    assert found < 1e-4
+    curves = [arrays["loss"]]
+    if name == "no_ema":
+        # Before step 32 the input of a ReLU comes within float32's rounding of 0. On
+        # the other side of it the losses end 1e-4 apart, in float64 as well.
+        policy("float64")
+        curves.append(replay(nudged(arrays))[1].loss)
+        assert np.abs(curves[1] - curves[0]).max() > 5e-5
+    found = [np.abs(np.array(recorder.loss) - curve).max() for curve in curves]
+    print(f"trajectory_{name} float32: loss {min(found):.2e}")
+    assert min(found) < 1e-5
+
+
+def nudged(arrays):
+    """The same run, its initial weights moved by up to half a unit of float32."""
+    generator = np.random.default_rng(0)
+    return {
+        key: value * (1 + 2.0**-24 * generator.uniform(-1, 1, value.shape))
+        if key.startswith("init/")
+        else value
+        for key, value in arrays.items()
+    }
 
 
 @pytest.mark.parametrize("name", ["freq1", "freq5"])
