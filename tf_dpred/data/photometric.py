@@ -12,11 +12,14 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tf_dpred.data.choice import Choose
+from tf_dpred.data.image_ops import to_uint8
 
 GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)
 # Taps of the blur on each side that are added in one pass over the image: with all of
 # them, or one, a compiled blur takes twice as long (measured with XLA on a CPU).
 TAPS_AT_ONCE = 3
+# In sigma: exp(-REACH^2 / 2) is a rounding error of float32 beside 1.
+REACH = 5.8
 
 
 def _per_image(factor) -> tf.Tensor:
@@ -30,6 +33,18 @@ def _value_and_chroma(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     red, green, blue = tf.unstack(image, axis=-3)
     value = tf.maximum(tf.maximum(red, green), blue)
     return value, value - tf.minimum(tf.minimum(red, green), blue)
+
+
+def to_planes(pixels: tf.Tensor) -> tf.Tensor:
+    """uint8 [..., H, W, 3] -> float32 [..., 3, H, W] in [0, 1]."""
+    # Not tf.transpose, of which XLA makes another layout and a copy at each choice.
+    planes = tf.stack(tf.unstack(pixels, axis=-1), axis=-3)
+    return tf.cast(planes, tf.float32) * (1.0 / 255.0)
+
+
+def from_planes(image: tf.Tensor) -> tf.Tensor:
+    """The inverse of `to_planes`, rounded and clipped."""
+    return tf.stack(tf.unstack(to_uint8(image * 255.0), axis=-3), axis=-1)
 
 
 def mirror(image: tf.Tensor) -> tf.Tensor:
@@ -124,10 +139,13 @@ def gaussian_blur(image: tf.Tensor, sigma, kernel_size: int) -> tf.Tensor:
     some of them off, so borders darken, as in BYOL.
     """
     radius = kernel_size // 2
-    passes = -(-radius // TAPS_AT_ONCE)
-    reach = passes * TAPS_AT_ONCE
+    most = -(-radius // TAPS_AT_ONCE)
+    reach = most * TAPS_AT_ONCE
     offsets = tf.range(reach + 1, dtype=tf.float32)
-    scale = -0.5 / tf.square(tf.convert_to_tensor(sigma, tf.float32))
+    sigma = tf.convert_to_tensor(sigma, tf.float32)
+    widest = tf.math.ceil(REACH * tf.reduce_max(sigma) / TAPS_AT_ONCE)
+    passes = tf.cast(tf.minimum(widest, float(most)), tf.int32)
+    scale = -0.5 / tf.square(sigma)
     weights = tf.exp(scale[..., tf.newaxis] * tf.square(offsets))
     weights = tf.where(offsets <= radius, weights, 0.0)
     # All but the central one are there twice.
@@ -210,14 +228,16 @@ def jitter(
       choose: how an image gets its own operation, see `data.choice`.
     """
     operations = [
-        lambda images, operation=operation, amount=amount: operation(images, amount)
+        # Clipped in here, a choice is one loop over the image.
+        lambda images, operation=operation, amount=amount: tf.clip_by_value(
+            operation(images, amount), 0.0, 1.0
+        )
         for operation, amount in zip(JITTER_STYLES[style], amounts, strict=True)
     ]
     turns = tf.gather(ORDERS, order)
 
     def next_turn(turn: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images = choose(turns[:, turn], operations, images)
-        return turn + 1, tf.clip_by_value(images, 0.0, 1.0)
+        return turn + 1, choose(turns[:, turn], operations, images)
 
     # A loop in the graph: unrolled, it takes longer to trace and to compile.
     _, images = tf.while_loop(

@@ -265,16 +265,17 @@ def distort(
     def blur(images: tf.Tensor) -> tf.Tensor:
         return photometric.gaussian_blur(images, sigma, taps)
 
-    planes = tf.transpose(tf.cast(crops, tf.float32) * (1.0 / 255.0), [0, 3, 1, 2])
-    for probability, draw, operation in (
-        (spec.flip_probability, flip, photometric.mirror),
-        (spec.jitter_probability, jittered, jitter),
-        (spec.grayscale_probability, gray, photometric.grayscale),
-        (spec.blur_probability, blurred, blur),
-        (spec.solarize_probability, solarized, photometric.solarize),
+    images = photometric.to_planes(crops)
+    # A choice costs a copy of the image: what is cheaper than that is always computed.
+    for probability, draw, operation, chosen_by in (
+        (spec.flip_probability, flip, photometric.mirror, choice.select),
+        (spec.jitter_probability, jittered, jitter, choose),
+        (spec.grayscale_probability, gray, photometric.grayscale, choice.select),
+        (spec.blur_probability, blurred, blur, choose),
+        (spec.solarize_probability, solarized, photometric.solarize, choice.select),
     ):
-        planes = choice.sometimes(probability, draw, operation, planes, choose)
-    return image_ops.to_uint8(tf.transpose(planes, [0, 2, 3, 1]) * 255.0)
+        images = choice.sometimes(probability, draw, operation, images, chosen_by)
+    return photometric.from_planes(images)
 
 
 @functools.cache
