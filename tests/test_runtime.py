@@ -1,5 +1,9 @@
 """Precision, devices and the batch that they share."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import pytest
 import tensorflow as tf
@@ -30,6 +34,54 @@ def test_split_cpu__too_late():
     tf.constant(0)
     with pytest.raises(ValueError, match="--logical_cpus: received 2, accepted: only"):
         runtime.split_cpu(2)
+
+
+@pytest.mark.parametrize(
+    ("devices", "given", "expected"),
+    [
+        ([], {}, False),
+        (["GPU"], {}, True),
+        (["TPU"], {}, True),
+        ([], {"strategy": "tpu"}, True),
+        ([], {"tpu": "grpc://10.0.0.1:8470"}, True),
+    ],
+)
+def test_trains_on_accelerator(devices, given, expected, monkeypatch):
+    def found(kind):
+        return [device for device in devices if device == kind]
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", found)
+    assert runtime.trains_on_accelerator(TrainingConfig(**given)) == expected
+
+
+@pytest.mark.parametrize("asked", [None, "3"])
+def test_setup__one_thread_inside_operations_unless_asked(asked):
+    # In a process of its own: threads cannot be changed once TensorFlow runs.
+    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": asked or ""}
+    if asked is None:
+        del environment["TF_NUM_INTRAOP_THREADS"]
+    program = """
+import tensorflow as tf
+from tf_dpred import runtime
+from tf_dpred.config import TrainingConfig
+runtime.trains_on_accelerator = lambda config: True
+runtime.setup(TrainingConfig())
+print(tf.config.threading.get_intra_op_parallelism_threads())
+"""
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True
+    )
+    # 0: not set here, so that TensorFlow follows the variable.
+    assert found.stdout.split() == ["0" if asked else "1"]
+
+
+def test_one_thread_inside_operations__too_late(monkeypatch):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    tf.constant(0)
+    before = tf.config.threading.get_intra_op_parallelism_threads()
+    runtime.one_thread_inside_operations()
+    assert tf.config.threading.get_intra_op_parallelism_threads() == before
 
 
 @pytest.mark.parametrize("kind", ["auto", "one"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -43,9 +45,35 @@ def setup(config: TrainingConfig) -> tf.distribute.Strategy:
         tf.config.experimental.enable_op_determinism()
     if config.logical_cpus > 1:
         split_cpu(config.logical_cpus)
+    if trains_on_accelerator(config):
+        one_thread_inside_operations()
     strategy = make_strategy(config)
     check_batch(config, strategy.num_replicas_in_sync)
     return strategy
+
+
+def trains_on_accelerator(config: TrainingConfig) -> bool:
+    """Whether a GPU or TPU takes the steps, and the host's cores only the input."""
+    if config.tpu or config.strategy == "tpu":
+        return True
+    return any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
+
+
+def one_thread_inside_operations() -> None:
+    """Lets the CPU's operations run on one thread each, for the input's sake.
+
+    It prepares as many images at the same time as there are cores; its operations,
+    divided over them once more, take longer (docs/benchmarks.md). Without effect if
+    TF_NUM_INTRAOP_THREADS is set, or TensorFlow has made its threads already.
+    """
+    if "TF_NUM_INTRAOP_THREADS" in os.environ:
+        return
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    except RuntimeError:
+        logging.info(
+            "TensorFlow runs already and keeps its threads: the input is slower"
+        )
 
 
 def split_cpu(count: int) -> None:

@@ -1,4 +1,4 @@
-"""The input of a run, cut off after each stage: reads a folder of images.
+"""The input of a run on an accelerator, cut off after each stage.
 
     echo | python -m tools.benchmark.inputs --stage=all --data_dir=FOLDER
 
@@ -12,6 +12,7 @@ import dataclasses
 from absl import app, flags
 
 from tf_dpred import flags as tf_dpred_flags
+from tf_dpred import runtime
 from tf_dpred.config import Config
 from tf_dpred.main import parse
 from tools.benchmark.clock import SECONDS
@@ -73,7 +74,8 @@ def _encoded(example):
 def main(argv: list[str]) -> None:
     import tensorflow as tf
 
-    # Nothing of this is for an accelerator.
+    # The input as of a run on an accelerator, of which nothing here is for one.
+    runtime.one_thread_inside_operations()
     tf.config.set_visible_devices([], "GPU")
     config = tf_dpred_flags.config_from_flags()
     batches = iter(dataset(config, STAGE.value))
