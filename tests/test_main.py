@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from imports import brought_along
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -125,7 +126,8 @@ def test_main__preview_writes_a_picture(tmp_path):
     done = run_main("--mode=preview", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     picture = (tmp_path / "preview.png").read_bytes()
-    assert picture.startswith(b"\x89PNG")
+    # Eight columns of digits, each enlarged to what a person can see.
+    assert tf.io.decode_png(picture).shape[1] > 8 * 90
 
 
 BAD_FLAGS = [

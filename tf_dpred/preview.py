@@ -16,17 +16,22 @@ from tf_dpred.data.views import view_pair
 from tf_dpred.workdir import Workdir
 
 IMAGES = 24
+LEGIBLE = 96
+"""Pixels on a screen that an image should fill: smaller ones are enlarged."""
 
 
 def write(config: Config, source: Source) -> Path:
     """Writes `preview.png`, see `picture`, into the work directory -> its path.
+
+    Small images are enlarged by a whole number, pixel by pixel.
 
     Raises:
       ValueError: the directory cannot be written to.
     """
     workdir = Workdir(config.training.workdir)
     with named_errors():
-        drawn = picture(config, source)
+        factor = max(1, LEGIBLE // config.data.image_size)
+        drawn = picture(config, source).repeat(factor, axis=0).repeat(factor, axis=1)
     path = workdir.path / "preview.png"
     path.write_bytes(tf.io.encode_png(drawn).numpy())
     return path

@@ -31,7 +31,12 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LINE = re.compile(r"(?P<name>[\w.+-]+)\s*(\[(?P<seeds>[\d\s]+)\])?\s*:(?P<flags>.*)")
-MEASURED = ("knn", "linear", "feature_std")
+MEASURED = {
+    "knn_untrained": "kNN, untrained",
+    "knn": "kNN",
+    "linear": "linear probe",
+    "feature_std": "feature std x sqrt(d)",
+}
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ def execute(run: Run, root: Path, extra: Sequence[str]) -> dict[str, Any]:
 
 def table(records: Sequence[dict[str, Any]]) -> str:
     """Of each configuration the mean, and the standard deviation over seeds (n - 1)."""
-    header = ["configuration", "seeds", "kNN", "linear probe", "feature std x sqrt(d)"]
+    header = ["configuration", "seeds", *MEASURED.values()]
     lines = [header, ["---"] * len(header)]
     for name in dict.fromkeys(record["name"] for record in records):
         mine = [record for record in records if record["name"] == name]
