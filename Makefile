@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
 
-.PHONY: demo test test-all lint format check bench bench-check docs notebooks build clean
+.PHONY: demo test test-all coverage lint format check bench bench-check docs notebooks build clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py
@@ -15,6 +15,9 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+coverage: $(INSTALLED)
+	$(BIN)/python -m pytest --cov
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
