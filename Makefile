@@ -60,5 +60,5 @@ $(DOCS_INSTALLED): $(INSTALLED)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache runs site \
+	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache runs site \
 		notebooks/*.ipynb

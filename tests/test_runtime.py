@@ -50,7 +50,7 @@ def test_trains_on_accelerator(devices, given, expected, monkeypatch):
     def found(kind):
         return [device for device in devices if device == kind]
 
-    monkeypatch.setattr(tf.config, "list_physical_devices", found)
+    monkeypatch.setattr(tf.config, "get_visible_devices", found)
     assert runtime.trains_on_accelerator(TrainingConfig(**given)) == expected
 
 

@@ -30,7 +30,7 @@ def write(config: Config, source: Source) -> Path:
     """
     workdir = Workdir(config.training.workdir)
     with named_errors():
-        factor = max(1, LEGIBLE // config.data.image_size)
+        factor = -(-LEGIBLE // config.data.image_size)
         drawn = picture(config, source).repeat(factor, axis=0).repeat(factor, axis=1)
     path = workdir.path / "preview.png"
     path.write_bytes(tf.io.encode_png(drawn).numpy())

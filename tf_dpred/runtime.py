@@ -56,7 +56,7 @@ def trains_on_accelerator(config: TrainingConfig) -> bool:
     """Whether a GPU or TPU takes the steps, and the host's cores only the input."""
     if config.tpu or config.strategy == "tpu":
         return True
-    return any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
+    return any(tf.config.get_visible_devices(kind) for kind in ("GPU", "TPU"))
 
 
 def one_thread_inside_operations() -> None:
@@ -64,9 +64,11 @@ def one_thread_inside_operations() -> None:
 
     It prepares as many images at the same time as there are cores; its operations,
     divided over them once more, take longer (docs/benchmarks.md). Without effect if
-    TF_NUM_INTRAOP_THREADS is set, or TensorFlow has made its threads already.
+    their number was chosen, by TF_NUM_INTRAOP_THREADS or `tf.config.threading`, or
+    TensorFlow has made its threads already.
     """
-    if "TF_NUM_INTRAOP_THREADS" in os.environ:
+    chosen = tf.config.threading.get_intra_op_parallelism_threads()
+    if chosen or "TF_NUM_INTRAOP_THREADS" in os.environ:
         return
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)
