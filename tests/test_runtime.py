@@ -54,16 +54,21 @@ def test_trains_on_accelerator(devices, given, expected, monkeypatch):
     assert runtime.trains_on_accelerator(TrainingConfig(**given)) == expected
 
 
-@pytest.mark.parametrize("asked", [None, "3"])
-def test_setup__one_thread_inside_operations_unless_asked(asked):
+@pytest.mark.parametrize(
+    ("variable", "chosen", "expected"),
+    # 0: not set here, so that TensorFlow follows the variable.
+    [(None, 0, "1"), ("3", 0, "0"), (None, 2, "2")],
+)
+def test_setup__one_thread_inside_operations_unless_chosen(variable, chosen, expected):
     # In a process of its own: threads cannot be changed once TensorFlow runs.
-    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": asked or ""}
-    if asked is None:
+    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": variable or ""}
+    if variable is None:
         del environment["TF_NUM_INTRAOP_THREADS"]
-    program = """
+    program = f"""
 import tensorflow as tf
 from tf_dpred import runtime
 from tf_dpred.config import TrainingConfig
+tf.config.threading.set_intra_op_parallelism_threads({chosen})
 runtime.trains_on_accelerator = lambda config: True
 runtime.setup(TrainingConfig())
 print(tf.config.threading.get_intra_op_parallelism_threads())
@@ -72,8 +77,7 @@ print(tf.config.threading.get_intra_op_parallelism_threads())
     found = subprocess.run(
         command, env=environment, check=True, capture_output=True, text=True
     )
-    # 0: not set here, so that TensorFlow follows the variable.
-    assert found.stdout.split() == ["0" if asked else "1"]
+    assert found.stdout.split() == [expected]
 
 
 def test_one_thread_inside_operations__too_late(monkeypatch):
