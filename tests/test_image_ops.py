@@ -9,15 +9,10 @@ from tf_dpred.data import image_ops
 
 
 def draw_boxes(count, height, width, scale, ratio):
-    """`count` boxes of `sample_crop`, int [count, 4]."""
-
+    """`count` boxes of `sample_crops`, int [count, 4]."""
     draws = tf.random.stateless_uniform([count, image_ops.CROP_DRAWS], [5, 7])
-
-    def draw(draws):
-        return image_ops.sample_crop(draws, height, width, scale, ratio)
-
-    boxes = tf.data.Dataset.from_tensor_slices(draws).map(draw).batch(count)
-    return next(iter(boxes)).numpy()
+    each = [scale] * count, [ratio] * count
+    return image_ops.sample_crops(draws, height, width, *each).numpy()
 
 
 def oracle_boxes(count, height, width, scale, ratio):
@@ -34,7 +29,7 @@ def oracle_boxes(count, height, width, scale, ratio):
     return np.array(boxes)
 
 
-def test_sample_crop__area_uniform_and_aspect_log_uniform():
+def test_sample_crops__area_uniform_and_aspect_log_uniform():
     # Up to half of the area every draw fits, so nothing is rejected.
     ratio = (3 / 4, 4 / 3)
     _, _, h, w = draw_boxes(3000, 1000, 1000, (0.08, 0.5), ratio).T
@@ -46,7 +41,7 @@ def test_sample_crop__area_uniform_and_aspect_log_uniform():
 
 
 @pytest.mark.parametrize("size", [(600, 800), (96, 96)])
-def test_sample_crop__against_rejection_sampling(size):
+def test_sample_crops__against_rejection_sampling(size):
     arguments = (2000, *size, (0.08, 1.0), (3 / 4, 4 / 3))
     boxes, oracle = draw_boxes(*arguments), oracle_boxes(*arguments)
     for column in range(4):
@@ -55,16 +50,28 @@ def test_sample_crop__against_rejection_sampling(size):
 
 
 @pytest.mark.parametrize("size", [(5, 7), (1, 1), (3, 500), (400, 300)])
-def test_sample_crop__inside_the_image(size):
+def test_sample_crops__inside_the_image(size):
     top, left, h, w = draw_boxes(300, *size, (0.08, 1.0), (3 / 4, 4 / 3)).T
     assert top.min() >= 0 and left.min() >= 0 and h.min() >= 1 and w.min() >= 1
     assert (top + h).max() <= size[0] and (left + w).max() <= size[1]
 
 
-def test_sample_crop__falls_back_to_the_central_crop():
+def test_sample_crops__falls_back_to_the_central_crop():
     # A tenth of the area at an aspect of 3/4 to 4/3 is higher than this image.
     box = draw_boxes(1, 10, 1000, (0.1, 0.2), (3 / 4, 4 / 3))[0]
     assert box.tolist() == [0, 493, 10, 13]
+
+
+def test_sample_crops__each_of_its_own_distribution():
+    scales, ratios = [(0.1, 0.2), (0.3, 0.4)], [(1.0, 1.0), (2.0, 2.0)]
+    draws = tf.random.stateless_uniform([2, image_ops.CROP_DRAWS], [5, 7])
+    together = image_ops.sample_crops(draws, 1000, 900, scales, ratios).numpy()
+    for box, drawn, scale, ratio in zip(together, draws, scales, ratios, strict=True):
+        alone = image_ops.sample_crops(drawn[None], 1000, 900, [scale], [ratio])
+        np.testing.assert_array_equal(box, alone[0])
+    _, _, h, w = together.T
+    assert 0.1 < h[0] * w[0] / 9e5 < 0.2 and h[0] == w[0]
+    assert 0.3 < h[1] * w[1] / 9e5 < 0.4 and abs(w[1] / h[1] - 2) < 0.01
 
 
 @pytest.mark.parametrize("method", ["bicubic", "bilinear"])

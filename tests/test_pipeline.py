@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpred.data import choice, image_ops, pipeline, views
+from tf_dpred.data import image_ops, pipeline, views
 from tf_dpred.data.sources import from_arrays, open_source
 from tf_dpred.data.views import ViewPair, ViewSpec, view_pair
 
@@ -162,9 +162,10 @@ def test_training_views__equal_crop_and_distortion_of_each_example():
     block_seed = tf.random.fold_in(epoch_seeds[1], tf.constant(0, tf.int64))
     draws = tf.random.stateless_uniform(shape, block_seed)[0]
     batch = take(pipeline.training_views(single, pair, 16, 1, seed=3), 1)[0]
-    for view, spec, drawn in zip(batch, (pair.first, pair.second), draws, strict=True):
-        crop = views.random_crop(image, spec, 16, drawn)
-        expected = views.distort(crop[None], drawn[None], spec, choice.select)
+    specs = (pair.first, pair.second)
+    crops = views.random_crops(image, specs, 16, draws)
+    for view, spec, crop, drawn in zip(batch, specs, crops, draws, strict=True):
+        expected = views.distort(crop[None], drawn[None], spec)
         np.testing.assert_allclose(view.astype(int), expected.numpy(), atol=1)
 
 
@@ -251,7 +252,7 @@ def test_steps_per_epoch__batch_too_large():
 
 @pytest.mark.parametrize(
     ("batch_size", "size", "chunk"),
-    [(128, 32, 128), (256, 224, 2), (7, 224, 1), (100, 96, 10), (8, 2048, 1)],
+    [(512, 32, 128), (256, 224, 16), (7, 224, 7), (100, 96, 50), (8, 2048, 1)],
 )
 def test_chunk_size__divides_the_batch(batch_size, size, chunk):
     assert pipeline.chunk_size(batch_size, size) == chunk

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from tf_dpred.data import choice, photometric, views
+from tf_dpred.data import photometric, views
 from tf_dpred.data.views import ViewPair, ViewSpec, view_pair
 
 COUNT = 4000
@@ -30,7 +30,7 @@ def distorted(image, spec, count=COUNT, seed=0):
     """`count` versions of one image in [0, 1] as integers, [count, H, W, 3]."""
     draws = tf.random.stateless_uniform([count, views.NUM_DRAWS], [seed, 1])
     crops = np.tile(np.rint(255 * image).astype(np.uint8), (count, 1, 1, 1))
-    distort = views.distort(tf.constant(crops), draws, spec, choice.select)
+    distort = views.distort(tf.constant(crops), draws, spec)
     return distort.numpy().astype(int)
 
 
@@ -265,7 +265,7 @@ def test_distort__compiled_each_and_together(name, which):
     spec = getattr(view_pair(name), which)
     crops = np.random.default_rng(0).integers(0, 256, (24, 20, 20, 3), dtype=np.uint8)
     draws = tf.random.stateless_uniform([24, views.NUM_DRAWS], [4, 1])
-    eager = views.distort(tf.constant(crops), draws, spec, choice.select).numpy()
+    eager = views.distort(tf.constant(crops), draws, spec).numpy()
     assert (eager != crops).any(axis=(1, 2, 3)).sum() > 12
     for compiled in (views.distort_each(spec), views.distort_together(spec)):
         # One level: where float32 rounds differently the last bit may.
@@ -276,9 +276,9 @@ def test_distort__compiled_each_and_together(name, which):
 
 def augment(image, spec, size, seed):
     """One random view of one image, as the host makes it."""
-    draws = tf.random.stateless_uniform([views.NUM_DRAWS], seed)
-    crop = views.random_crop(image, spec, size, draws)
-    return views.distort_each(spec)(crop[tf.newaxis], draws[tf.newaxis])[0]
+    draws = tf.random.stateless_uniform([1, views.NUM_DRAWS], seed)
+    crops = tf.stack(views.random_crops(image, [spec], size, draws))
+    return views.distort_each(spec)(crops, draws)[0]
 
 
 @pytest.mark.parametrize("name", views.VIEWS)

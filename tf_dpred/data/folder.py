@@ -78,6 +78,9 @@ def open_folder(
     def usable(index: np.ndarray) -> np.int64:
         return np.int64(bad_images.usable(paths, int(index)))
 
+    def attempt(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
+        return image_files.decode(image_files.read(example["file"])), example["label"]
+
     def load(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
         image = image_files.decode_or_empty(image_files.read(example["file"]))
 
@@ -102,6 +105,7 @@ def open_folder(
         num_classes,
         fingerprint=hashlib.sha256(os.fsencode("\n".join(names))).hexdigest(),
         load=load,
+        attempt=attempt,
     )
 
 

@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from tf_dpred.data import attempts
+
 MAX_PIXELS = 2**29 // 3
 """Of one image: half a gigabyte decoded. Pillow has the same limit."""
 
@@ -56,15 +58,12 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 
 def decode_or_empty(encoded: tf.Tensor) -> tf.Tensor:
     """As `decode`, but uint8 [0, 0, 3] where that would raise; for input pipelines."""
+    empty = tf.zeros([0, 0, 3], tf.uint8)
 
     def attempt(decoder: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-        # A graph has no try. This costs a quarter of a millisecond, most of it for
-        # setting up the function inside: it should be small.
-        one = tf.data.Dataset.from_tensors(encoded).map(decoder).ignore_errors()
-        return one.concatenate(nothing).take(1).get_single_element()
+        one = tf.data.Dataset.from_tensors(encoded).map(decoder)
+        return attempts.single_element_or(one, empty)
 
-    empty = tf.zeros([0, 0, 3], tf.uint8)
-    nothing = tf.data.Dataset.from_tensors(empty)
     image = tf.cond(
         tf.equal(_complaint(encoded), ""),
         lambda: _decoders(encoded, attempt),

@@ -36,15 +36,23 @@ def _value_and_chroma(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def to_planes(pixels: tf.Tensor) -> tf.Tensor:
-    """uint8 [..., H, W, 3] -> float32 [..., 3, H, W] in [0, 1]."""
-    # Not tf.transpose, of which XLA makes another layout and a copy at each choice.
-    planes = tf.stack(tf.unstack(pixels, axis=-1), axis=-3)
-    return tf.cast(planes, tf.float32) * (1.0 / 255.0)
+    """[B, H, W, 3] -> [B, 3, H, W]."""
+    return tf.transpose(pixels, [0, 3, 1, 2])
 
 
-def from_planes(image: tf.Tensor) -> tf.Tensor:
-    """The inverse of `to_planes`, rounded and clipped."""
-    return tf.stack(tf.unstack(to_uint8(image * 255.0), axis=-3), axis=-1)
+def from_planes(planes: tf.Tensor) -> tf.Tensor:
+    """The inverse of `to_planes`."""
+    return tf.transpose(planes, [0, 2, 3, 1])
+
+
+def on_integers(operation: Callable[[tf.Tensor], tf.Tensor]) -> Callable:
+    """Turns an operation on float32 in [0, 1] into one on uint8, which rounds."""
+
+    def call(planes: tf.Tensor) -> tf.Tensor:
+        image = operation(tf.cast(planes, tf.float32) * (1.0 / 255.0))
+        return to_uint8(image * 255.0)
+
+    return call
 
 
 def mirror(image: tf.Tensor) -> tf.Tensor:
@@ -113,7 +121,7 @@ def luma(image: tf.Tensor) -> tf.Tensor:
 
 def grayscale(image: tf.Tensor) -> tf.Tensor:
     """Puts the luma into all three channels."""
-    return tf.concat([luma(image)] * 3, axis=-3)
+    return tf.broadcast_to(luma(image), tf.shape(image))
 
 
 def blend(image: tf.Tensor, anchor, factor) -> tf.Tensor:

@@ -4,16 +4,19 @@ The training stream is a function of (seed, epoch, step) alone. It can therefore
 at any step of any epoch and be equal, bit for bit, to the one that started at 0.
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred.data import views
-from tf_dpred.data.source import Example, Source
+from tf_dpred.data import attempts, views
+from tf_dpred.data.source import Example, Load, Source
 from tf_dpred.data.views import NUM_DRAWS, ViewPair
 
-# Colour and blur run on chunks of about this many pixels: many small images at once,
-# where the cost is the number of operations, but few large ones, where it is memory.
-CHUNK_PIXELS = 128 * 32 * 32
+# Images are prepared in chunks of at most so many pixels and images: many small ones at
+# once, where the cost is the number of operations, few large ones, where it is memory.
+CHUNK_PIXELS = 16 * 224 * 224
+CHUNK_IMAGES = 128
 
 # The random numbers of so many examples are drawn by one operation.
 DRAWN_AT_ONCE = 256
@@ -110,14 +113,16 @@ def training_views(
             both = both.map(lambda _, example_and_draws: example_and_draws)
         return both
 
-    def crops(example: Example, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        image, _ = source.load(example)
-        return (
-            views.random_crop(image, pair.first, image_size, draws[0]),
-            views.random_crop(image, pair.second, image_size, draws[1]),
-            draws[0],
-            draws[1],
-        )
+    def crops(load: Load, example: Example, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        image, _ = load(example)
+        both = views.random_crops(image, (pair.first, pair.second), image_size, draws)
+        return (*both, *tf.unstack(draws))
+
+    crops_of_each = functools.partial(crops, source.load)
+
+    def crops_of_all(examples: Example, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        attempt = functools.partial(crops, source.attempt)
+        return attempts.map_or(attempt, crops_of_each, (examples, draws))
 
     def on_host(first, second, draws1, draws2) -> tuple[tf.Tensor, tf.Tensor]:
         return (
@@ -135,14 +140,16 @@ def training_views(
 
     epochs = tf.data.Dataset.range(start_epoch, tf.int64.max)
     batches = epochs.flat_map(_as_it_is(epoch_examples))
-    batches = batches.map(_as_it_is(crops), **parallel)
-    if distorted:
-        chunk = chunk_size(own_size, image_size)
+    chunk = chunk_size(own_size, image_size)
+    if source.attempt is None:
+        batches = batches.map(_as_it_is(crops_of_each), **parallel)
         batches = batches.batch(chunk, drop_remainder=True)
-        batches = batches.map(_as_it_is(on_host), **parallel)
-        batches = batches.rebatch(own_size, drop_remainder=True)
     else:
-        batches = batches.batch(own_size, drop_remainder=True)
+        batches = batches.batch(chunk, drop_remainder=True)
+        batches = batches.map(_as_it_is(crops_of_all), **parallel)
+    if distorted:
+        batches = batches.map(_as_it_is(on_host), **parallel)
+    batches = batches.rebatch(own_size, drop_remainder=True)
     if micro_batches > 1 and replicas > 1:
         batches = batches.map(_as_it_is(divided), **parallel)
     return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
@@ -230,11 +237,11 @@ def evaluation_images(
 
 
 def chunk_size(batch_size: int, image_size: int) -> int:
-    """The largest divisor of the batch size that stays near `CHUNK_PIXELS`.
+    """The largest divisor of the batch size within `CHUNK_PIXELS` and `CHUNK_IMAGES`.
 
     A divisor, so that a chunk holds the same examples wherever the stream starts.
     """
-    most = max(1, CHUNK_PIXELS // image_size**2)
+    most = max(1, min(CHUNK_IMAGES, CHUNK_PIXELS // image_size**2))
     return max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= most)
 
 

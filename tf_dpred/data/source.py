@@ -12,6 +12,7 @@ from tf_dpred.data import image_ops
 
 Seed: TypeAlias = tf.Tensor | int | None
 Example = dict[str, tf.Tensor]
+Load: TypeAlias = Callable[[Example], tuple[tf.Tensor, tf.Tensor]]
 SUBSET_SEED = 0
 
 
@@ -38,6 +39,7 @@ class Source:
         skipped is decoded.
       load: example -> (uint8 [H, W, 3], label). An image that cannot be used is
         replaced by another one with its label where the source can do that.
+      attempt: as `load`, faster, but raises where that replaces; None if it never does.
     """
 
     name: str
@@ -46,7 +48,8 @@ class Source:
     num_classes: int | None
     fingerprint: str
     examples: Callable[..., tf.data.Dataset]
-    load: Callable[[Example], tuple[tf.Tensor, tf.Tensor]] = load_stored
+    load: Load = load_stored
+    attempt: Load | None = None
 
 
 def from_arrays(
@@ -102,13 +105,14 @@ def indexed(
     num_classes: int | None,
     *,
     fingerprint: str,
-    load: Callable[[Example], tuple[tf.Tensor, tf.Tensor]] = load_stored,
+    load: Load = load_stored,
+    attempt: Load | None = None,
 ) -> Source:
     """A source whose examples have an index: it is shuffled fully and skips for free.
 
     Args:
-      name, split, num_examples, labels, num_classes, fingerprint, load: as in `Source`
-        and `from_arrays`.
+      name, split, num_examples, labels, num_classes, fingerprint, load, attempt: as in
+        `Source` and `from_arrays`.
       fields: int64 scalar -> the example of that index, without its label.
     """
     with tf.device("CPU:0"):
@@ -127,7 +131,9 @@ def indexed(
             deterministic=True,
         )
 
-    return Source(name, split, num_examples, num_classes, fingerprint, examples, load)
+    return Source(
+        name, split, num_examples, num_classes, fingerprint, examples, load, attempt
+    )
 
 
 def subset(num_examples: int, limit: int | None) -> np.ndarray:

@@ -1,15 +1,15 @@
 """Random views: what is drawn, with which probability, and the named recipes.
 
 A view is a function of an image and of `NUM_DRAWS` numbers, uniform in [0, 1). It has
-two stages: `random_crop`, of single images of any size, and `distort` (flip, colour,
+two stages: `random_crops`, of single images of any size, and `distort` (flip, colour,
 blur), of many crops of one size: by `distort_each` on the host's CPU, or by
 `distort_together` on the device that trains.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import tensorflow as tf
 
@@ -187,29 +187,33 @@ def view_pair(name: str, strength: float = 1.0) -> ViewPair:
     return VIEWS[name]()
 
 
-def random_crop(
-    image: tf.Tensor, spec: ViewSpec, size: int, draws: tf.Tensor
-) -> tf.Tensor:
-    """Crops and resizes at random.
+def random_crops(
+    image: tf.Tensor, specs: Sequence[ViewSpec], size: int, draws: tf.Tensor
+) -> list[tf.Tensor]:
+    """Crops and resizes an image at random, once for each of n views.
 
     Args:
       image: uint8 [H, W, 3].
-      spec: the view.
-      size: side of the result in pixels.
-      draws: float32 [NUM_DRAWS], uniform in [0, 1); `distort` takes the rest of them.
+      specs: the n views.
+      size: side of the results in pixels.
+      draws: float32 [n, NUM_DRAWS], uniform in [0, 1); `distort` takes the rest of
+        them.
 
     Returns:
-      uint8 [size, size, 3].
+      n crops, uint8 [size, size, 3] each.
     """
     shape = tf.shape(image)
-    box = image_ops.sample_crop(
-        draws[: image_ops.CROP_DRAWS],
+    boxes = image_ops.sample_crops(
+        draws[:, : image_ops.CROP_DRAWS],
         shape[0],
         shape[1],
-        spec.crop_scale,
-        spec.crop_ratio,
+        [spec.crop_scale for spec in specs],
+        [spec.crop_ratio for spec in specs],
     )
-    return image_ops.crop_and_resize(image, box, size, spec.interpolation)
+    return [
+        image_ops.crop_and_resize(image, box, size, spec.interpolation)
+        for box, spec in zip(tf.unstack(boxes), specs, strict=True)
+    ]
 
 
 def blur_taps(spec: ViewSpec, size: int) -> int:
@@ -219,43 +223,85 @@ def blur_taps(spec: ViewSpec, size: int) -> int:
     return 2 * int(taps / 2) + 1
 
 
+class _Drawn(NamedTuple):
+    """The numbers of `distort`, [B] each."""
+
+    flip: tf.Tensor
+    jitter: tf.Tensor
+    order: tf.Tensor
+    brightness: tf.Tensor
+    contrast: tf.Tensor
+    saturation: tf.Tensor
+    hue: tf.Tensor
+    gray: tf.Tensor
+    blur: tf.Tensor
+    sigma: tf.Tensor
+    solarize: tf.Tensor
+
+    @classmethod
+    def of(cls, draws: tf.Tensor) -> "_Drawn":
+        return cls(*tf.unstack(draws[:, image_ops.CROP_DRAWS :], axis=1))
+
+
 def distort(
-    crops: tf.Tensor, draws: tf.Tensor, spec: ViewSpec, choose: choice.Choose
+    crops: tf.Tensor, draws: tf.Tensor, spec: ViewSpec, *, each: bool = False
 ) -> tf.Tensor:
-    """Flips, jitters, grays, blurs and solarises each image in its own way.
+    """Flips, jitters, blurs, grays and solarises each image in its own way.
 
     Args:
       crops: uint8 [B, S, S, 3].
       draws: float32 [B, NUM_DRAWS], uniform in [0, 1); those of the crop are not used.
       spec: the view.
-      choose: how an image gets its own operation.
+      each: image after image, for a CPU, and of what takes long only what was drawn.
 
     Returns:
       uint8 [B, S, S, 3].
     """
-    (
-        flip,
-        jittered,
-        order,
-        brightness,
-        contrast,
-        saturation,
-        hue,
-        gray,
-        blurred,
-        sigma,
-        solarized,
-    ) = tf.unstack(draws[:, image_ops.CROP_DRAWS :], axis=1)
+    drawn = _Drawn.of(draws)
+    # What costs no more than a copy of the images is computed for all of them, and
+    # outside of the loop over them, where XLA leaves it and new layouts unvectorised.
+    planes = choice.sometimes(
+        spec.flip_probability,
+        drawn.flip,
+        photometric.mirror,
+        photometric.to_planes(crops),
+        choice.select,
+    )
+    if each:
+
+        def one(both: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            image, its_draws = (tensor[tf.newaxis] for tensor in both)
+            return _jitter_and_blur(image, its_draws, spec, choice.branch)[0]
+
+        view = tf.TensorSpec(planes.shape[1:], tf.uint8)
+        planes = tf.map_fn(one, (planes, draws), fn_output_signature=view)
+    else:
+        planes = _jitter_and_blur(planes, draws, spec, choice.select)
+    for probability, draw, operation in (
+        # Its place is before the blur, but the two commute.
+        (spec.grayscale_probability, drawn.gray, photometric.grayscale),
+        (spec.solarize_probability, drawn.solarize, photometric.solarize),
+    ):
+        operation = photometric.on_integers(operation)
+        planes = choice.sometimes(probability, draw, operation, planes, choice.select)
+    return photometric.from_planes(planes)
+
+
+def _jitter_and_blur(
+    planes: tf.Tensor, draws: tf.Tensor, spec: ViewSpec, choose: choice.Choose
+) -> tf.Tensor:
+    """uint8 [B, 3, S, S] -> uint8 [B, 3, S, S]; see `distort`."""
+    drawn = _Drawn.of(draws)
     amounts = (
-        spec.brightness * (2.0 * brightness - 1.0),
-        spec.contrast * (2.0 * contrast - 1.0),
-        spec.saturation * (2.0 * saturation - 1.0),
-        spec.hue * (2.0 * hue - 1.0),
+        spec.brightness * (2.0 * drawn.brightness - 1.0),
+        spec.contrast * (2.0 * drawn.contrast - 1.0),
+        spec.saturation * (2.0 * drawn.saturation - 1.0),
+        spec.hue * (2.0 * drawn.hue - 1.0),
     )
     low, high = spec.blur_sigma
-    sigma = low + (high - low) * sigma
-    order = tf.cast(order * len(photometric.ORDERS), tf.int32)
-    taps = blur_taps(spec, crops.shape[1])
+    sigma = low + (high - low) * drawn.sigma
+    order = tf.cast(drawn.order * len(photometric.ORDERS), tf.int32)
+    taps = blur_taps(spec, planes.shape[-1])
 
     def jitter(images: tf.Tensor) -> tf.Tensor:
         return photometric.jitter(
@@ -265,34 +311,26 @@ def distort(
     def blur(images: tf.Tensor) -> tf.Tensor:
         return photometric.gaussian_blur(images, sigma, taps)
 
-    images = photometric.to_planes(crops)
-    # A choice costs a copy of the image: what is cheaper than that is always computed.
-    for probability, draw, operation, chosen_by in (
-        (spec.flip_probability, flip, photometric.mirror, choice.select),
-        (spec.jitter_probability, jittered, jitter, choose),
-        (spec.grayscale_probability, gray, photometric.grayscale, choice.select),
-        (spec.blur_probability, blurred, blur, choose),
-        (spec.solarize_probability, solarized, photometric.solarize, choice.select),
-    ):
-        images = choice.sometimes(probability, draw, operation, images, chosen_by)
-    return photometric.from_planes(images)
+    def both(images: tf.Tensor) -> tf.Tensor:
+        for probability, draw, operation in (
+            (spec.jitter_probability, drawn.jitter, jitter),
+            (spec.blur_probability, drawn.blur, blur),
+        ):
+            images = choice.sometimes(probability, draw, operation, images, choose)
+        return images
+
+    return photometric.on_integers(both)(planes)
 
 
 @functools.cache
 def distort_each(spec: ViewSpec) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """(crops, draws) -> views, see `distort`: image after image, compiled by XLA.
 
-    For CPUs (docs/benchmarks.md): an operation is one loop over the image, and only
-    those that were drawn are run.
+    For CPUs, see docs/benchmarks.md.
     """
 
     def distorted(crops: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        def one(both: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-            crop, drawn = (tensor[tf.newaxis] for tensor in both)
-            return distort(crop, drawn, spec, choice.branch)[0]
-
-        view = tf.TensorSpec(crops.shape[1:], tf.uint8)
-        return tf.map_fn(one, (crops, draws), fn_output_signature=view)
+        return distort(crops, draws, spec, each=True)
 
     return tf.function(distorted, jit_compile=True, autograph=False)
 
@@ -302,7 +340,7 @@ def distort_together(spec: ViewSpec) -> Callable[[tf.Tensor, tf.Tensor], tf.Tens
     """(crops, draws) -> views, see `distort`: all at once, compiled by XLA."""
 
     def distorted(crops: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        return distort(crops, draws, spec, choice.select)
+        return distort(crops, draws, spec)
 
     return tf.function(distorted, jit_compile=True, autograph=False)
 

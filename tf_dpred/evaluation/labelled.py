@@ -181,8 +181,8 @@ def training_batches(
     def prepare(example, seed):
         seeds = tf.random.split(seed, 2)
         image, label = source.load(example)
-        draws = tf.random.stateless_uniform([views.NUM_DRAWS], seeds[0])
-        crop = views.random_crop(image, spec, image_size, draws)
+        draws = tf.random.stateless_uniform([1, views.NUM_DRAWS], seeds[0])
+        [crop] = views.random_crops(image, [spec], image_size, draws)
         if spec.flip_probability:
             crop = tf.image.stateless_random_flip_left_right(crop, seeds[1])
         return crop, label

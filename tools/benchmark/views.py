@@ -26,7 +26,7 @@ PIXELS = 8 * 224 * 224  # of a chunk
 def main(argv: list[str]) -> None:
     import tensorflow as tf
 
-    from tf_dpred.data import choice, views
+    from tf_dpred.data import views
 
     data = tf_dpred_flags.config_from_flags().data
     pair = views.view_pair(data.views, data.view_strength)
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     for name, spec in (("view 1", pair.first), ("view 2", pair.second)):
 
         def kernels(crops, draws, spec=spec):
-            return views.distort(crops, draws, spec, choice.select)
+            return views.distort(crops, draws, spec)
 
         calls[f"{name}, all operations, TensorFlow's kernels"] = tf.function(
             kernels, autograph=False
