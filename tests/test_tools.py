@@ -16,6 +16,7 @@ import toys
 from tf_dpred import export, restore
 from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.config import Config
+from tf_dpred.data import views
 from tf_dpred.optimizers import SGD
 from tf_dpred.schedules import ema_momentum
 
@@ -331,11 +332,13 @@ def test_benchmark__input_stages(monkeypatch, tmp_path):
     for stage in inputs.STAGES:
         first = next(iter(inputs.dataset(config, stage)))
         shapes[stage] = [tuple(t.shape) for t in tf.nest.flatten(first)]
-    views = [(4, 8, 8, 3)] * 2
+    pair = [(4, 8, 8, 3)] * 2
     assert shapes == {
         "read": [(4,)],
         "decode": [(4, 3)],
-        **dict.fromkeys(["crop", "photometric", "all"], views),
+        "crop": [*pair, *[(4, views.NUM_DRAWS)] * 2],
+        "photometric": pair,
+        "all": pair,
     }
 
 

@@ -21,11 +21,6 @@ from tools.peers.serve import serve, steady_rate
 STAGES = ("read", "decode", "crop", "photometric", "all")
 STAGE = flags.DEFINE_enum("stage", "all", STAGES, "the last stage that is done")
 
-PHOTOMETRIC_OFF = {
-    "flip_probability": 0.0,
-    "jitter_probability": 0.0,
-    "grayscale_probability": 0.0,
-}
 BLUR_OFF = {"blur_probability": 0.0, "solarize_probability": 0.0}
 
 
@@ -49,18 +44,19 @@ def dataset(config: Config, stage: str):
         batches = files.batch(training.batch_size, drop_remainder=True)
         return batches.with_options(pipeline._options())
     pair = view_pair(data.views, data.view_strength)
-    off = {
-        "crop": PHOTOMETRIC_OFF | BLUR_OFF,
-        "photometric": BLUR_OFF,
-        "all": {},
-    }[stage]
-    pair = dataclasses.replace(
-        pair,
-        first=dataclasses.replace(pair.first, **off),
-        second=dataclasses.replace(pair.second, **off),
-    )
+    if stage == "photometric":
+        pair = dataclasses.replace(
+            pair,
+            first=dataclasses.replace(pair.first, **BLUR_OFF),
+            second=dataclasses.replace(pair.second, **BLUR_OFF),
+        )
     return pipeline.training_views(
-        source, pair, data.image_size, training.batch_size, seed=training.seed
+        source,
+        pair,
+        data.image_size,
+        training.batch_size,
+        seed=training.seed,
+        distorted=stage != "crop",
     )
 
 

@@ -20,7 +20,7 @@ from tf_dpred.main import parse
 from tools.benchmark.clock import SECONDS
 from tools.peers.serve import milliseconds, serve
 
-PIXELS = 8 * 224 * 224  # of a chunk
+PIXELS = 16 * 224 * 224  # of a chunk
 
 
 def main(argv: list[str]) -> None:
