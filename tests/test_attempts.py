@@ -21,7 +21,7 @@ def mapped(numbers, otherwise=minus):
     """Inside tf.data, where it is used."""
     elements = (numbers, [f"{n}" for n in numbers])
     stream = tf.data.Dataset.from_tensors(elements).map(
-        lambda *parts: attempts.map_or(half, otherwise, parts)
+        lambda *parts: attempts.map_or(half, otherwise, *parts)
     )
     assert [spec.shape for spec in stream.element_spec] == [(len(numbers),)] * 2
     numbers, names = stream.get_single_element()

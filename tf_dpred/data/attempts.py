@@ -19,13 +19,13 @@ def single_element_or(dataset: tf.data.Dataset, otherwise: Any) -> Any:
 def map_or(
     function: Callable[..., tuple[tf.Tensor, ...]],
     otherwise: Callable[..., tuple[tf.Tensor, ...]],
-    elements: tuple[Any, ...],
+    *elements: Any,
 ) -> tuple[tf.Tensor, ...]:
     """`function` of each element; if it raises for any of them, `otherwise` of each.
 
     Args:
       function, otherwise: of one element's parts, to tensors of the same static shapes.
-      elements: nested tensors [n, ...], n static.
+      *elements: their parts, nested tensors [n, ...], n static.
 
     Returns:
       Their results stacked, [n, ...] each.

@@ -118,12 +118,6 @@ def training_views(
         both = views.random_crops(image, (pair.first, pair.second), image_size, draws)
         return (*both, *tf.unstack(draws))
 
-    crops_of_each = functools.partial(crops, source.load)
-
-    def crops_of_all(examples: Example, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        attempt = functools.partial(crops, source.attempt)
-        return attempts.map_or(attempt, crops_of_each, (examples, draws))
-
     def on_host(first, second, draws1, draws2) -> tuple[tf.Tensor, tf.Tensor]:
         return (
             views.distort_each(pair.first)(first, draws1),
@@ -141,12 +135,16 @@ def training_views(
     epochs = tf.data.Dataset.range(start_epoch, tf.int64.max)
     batches = epochs.flat_map(_as_it_is(epoch_examples))
     chunk = chunk_size(own_size, image_size)
+    loaded = functools.partial(crops, source.load)
     if source.attempt is None:
-        batches = batches.map(_as_it_is(crops_of_each), **parallel)
+        batches = batches.map(_as_it_is(loaded), **parallel)
         batches = batches.batch(chunk, drop_remainder=True)
     else:
+        # An attempt costs as much for one file as for a chunk of them.
+        attempted = functools.partial(crops, source.attempt)
+        all_or_loaded = functools.partial(attempts.map_or, attempted, loaded)
         batches = batches.batch(chunk, drop_remainder=True)
-        batches = batches.map(_as_it_is(crops_of_all), **parallel)
+        batches = batches.map(_as_it_is(all_or_loaded), **parallel)
     if distorted:
         batches = batches.map(_as_it_is(on_host), **parallel)
     batches = batches.rebatch(own_size, drop_remainder=True)
