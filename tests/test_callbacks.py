@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toys
 
-from tf_dpred.callbacks import guards, knn, monitor
+from tf_dpred.callbacks import guards, history, knn, monitor
 from tf_dpred.callbacks.checkpoint import Checkpoints, training_state
 from tf_dpred.callbacks.history import EpochLog
 from tf_dpred.config import EvaluationConfig
@@ -66,6 +66,24 @@ def test_stop_on_non_finite__lets_a_finite_run_go_on():
     model = toys.compiled()
     toys.fit(model, toys.views(3), callbacks=[guards.StopOnNonFinite()])
     assert model.steps_done == 3
+
+
+def test_report_skipped__counts_from_where_it_began(caplog):
+    model = toys.model(skip_nonfinite=True)
+    model.compile(SGD(0.1), run_eagerly=True)
+    first, second = toys.views(4)
+    first[[1, 3], 0, 0] = np.nan
+    for expected in (2, 4):
+        caplog.clear()
+        log = {}
+        report = guards.ReportSkipped()
+        toys.fit(model, (first, second), callbacks=[report])
+        report.on_epoch_end(0, log)
+        assert log == {"skipped_updates": expected}
+        found = [m.partition(" that")[0] for m in messages(caplog)]
+        counts = (expected - 1, expected)
+        assert found == [f"skipped {count} updates so far" for count in counts]
+        assert "the first: loss is not finite at step 1" in messages(caplog)[0]
 
 
 # kNN.
@@ -201,6 +219,22 @@ def test_epoch_log__lines_and_truncation(tmp_path):
     for step, kept in ((6, 3), (4, 2), (0, 0)):
         log.resume(step)
         assert log.entries == entries[:kept]
+
+
+def test_epoch_log__what_was_measured_before_training_is_epoch_0(tmp_path):
+    log = EpochLog(tmp_path / "epochs.jsonl")
+    log.set_model(toys.compiled())
+    log.on_train_begin({})
+    log.on_train_begin({"knn": 0.25})
+    assert history.read(log.path) == [{"epoch": 0, "step": 0, "knn": 0.25}]
+
+
+def test_read__a_damaged_line_is_named(tmp_path):
+    path = tmp_path / "epochs.jsonl"
+    path.write_text('{"epoch": 1}\n{"epoch"; 2}\n{"epoch": 3}\n')
+    message = r"received a damaged .*epochs\.jsonl \(.*, accepted: one JSON object"
+    with pytest.raises(ValueError, match=message):
+        history.read(path)
 
 
 # Checkpoints.

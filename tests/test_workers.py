@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -130,12 +131,16 @@ def test_accumulation__the_same_on_two_devices(tmp_path):
     """With BatchNorm: a micro-batch holds the same examples, however it is divided."""
     settings = {"accumulation_steps": 2, "batch_size": 8}
     ways = {"one": (1, {}), "mirrored": (1, {"logical_cpus": 2}), "workers": (2, {})}
-    found = {}
-    for name, (workers, devices) in ways.items():
+
+    def run(name):
+        workers, devices = ways[name]
         (tmp_path / name).mkdir()
         ended = start(tmp_path / name, workers, **settings, **devices)
         assert all(code == 0 for code, _ in ended), ended
-        found[name] = results(tmp_path / name, workers)[0]
+        return results(tmp_path / name, workers)[0]
+
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(ways, pool.map(run, ways), strict=True))
     for name in ("mirrored", "workers"):
         for variable, value in found["one"].items():
             other = found[name][variable]
@@ -145,12 +150,20 @@ def test_accumulation__the_same_on_two_devices(tmp_path):
 def test_two_replicas__a_resumed_epoch_logs_the_same(tmp_path):
     """To the bit: the metrics in progress come back as they were on each replica."""
     settings = {"logical_cpus": 2, "precision": "float32", "batch_size": 4}
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "broken").mkdir()
-    assert start(tmp_path / "whole", 1, **settings)[0][0] == 0
-    assert start(tmp_path / "broken", 1, signal_at=7, **settings)[0][0] == 75
-    assert start(tmp_path / "broken", 1, **settings)[0][0] == 0
-    (whole,), (broken,) = (results(tmp_path / name, 1) for name in ("whole", "broken"))
+
+    def run(name, *signals_at):
+        (tmp_path / name).mkdir()
+        for step in signals_at:
+            ended = start(tmp_path / name, 1, signal_at=step, **settings)
+            assert ended[0][0] == 75, ended
+        ended = start(tmp_path / name, 1, **settings)
+        assert ended[0][0] == 0, ended
+        return results(tmp_path / name, 1)[0]
+
+    with ThreadPoolExecutor() as pool:
+        undisturbed = pool.submit(run, "whole")
+        broken = run("broken", 7)
+        whole = undisturbed.result()
     assert whole.keys() == broken.keys()
     for name, value in whole.items():
         np.testing.assert_array_equal(broken[name], value, err_msg=name)

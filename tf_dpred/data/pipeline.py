@@ -18,6 +18,10 @@ from tf_dpred.data.views import NUM_DRAWS, ViewPair
 CHUNK_PIXELS = 16 * 224 * 224
 CHUNK_IMAGES = 128
 
+# Batches that wait for the training step. Left to tf.data, their number grows for as long
+# as the step waits for them, when more of them are of no use, and the memory with it.
+PREFETCHED = 4
+
 # The random numbers of so many examples are drawn by one operation.
 DRAWN_AT_ONCE = 256
 
@@ -150,7 +154,7 @@ def training_views(
     batches = batches.rebatch(own_size, drop_remainder=True)
     if micro_batches > 1 and replicas > 1:
         batches = batches.map(_as_it_is(divided), **parallel)
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
+    return batches.prefetch(PREFETCHED).with_options(_options())
 
 
 def first_images(
