@@ -18,8 +18,8 @@ from tf_dpred.data.views import NUM_DRAWS, ViewPair
 CHUNK_PIXELS = 16 * 224 * 224
 CHUNK_IMAGES = 128
 
-# Batches that wait for the training step. Left to tf.data, their number grows for as long
-# as the step waits for them, when more of them are of no use, and the memory with it.
+# Batches that wait for the training step. Left to tf.data, their number grows, and the
+# memory with it, while the step has to wait for them, when more are of no use.
 PREFETCHED = 4
 
 # The random numbers of so many examples are drawn by one operation.
