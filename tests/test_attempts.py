@@ -9,7 +9,7 @@ from tf_dpred.data import attempts
 def half(number, name):
     """Fails for odd numbers."""
     check = tf.debugging.Assert(number % 2 == 0, ["odd"])
-    with tf.control_dependencies([check] if check is not None else []):
+    with tf.control_dependencies([check]):
         return number // 2, name + "/half"
 
 

@@ -44,8 +44,10 @@ def stream(folder, count, bad_images=None, **start):
         return [np.stack(pair) for pair in views.take(count).as_numpy_iterator()]
 
 
-def test_stream__next_file_takes_the_place(folders):
+@pytest.mark.parametrize("at_once", [16, 2])
+def test_stream__next_file_takes_the_place(folders, at_once, monkeypatch):
     """Also of several in a row, in a second epoch, and where the stream is resumed."""
+    monkeypatch.setattr(pipeline, "ATTEMPTED_IMAGES", at_once)
     mixed, replaced, bad = folders
     register = BadImages()
     found, expected = stream(mixed, 16, register), stream(replaced, 16)

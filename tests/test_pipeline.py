@@ -1,5 +1,6 @@
 """The stream of batches: what it depends on, what it skips, what it never repeats."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -103,6 +104,33 @@ def test_training_views__resumes_bit_for_bit(source):
         )
         rest = whole[epoch * 4 + step :]
         assert_same(take(resumed, len(rest)), rest)
+
+
+def test_training_views__chunks_smaller_than_a_batch(tmp_path, monkeypatch):
+    arguments = (write_folder(tmp_path), view_pair("byol"), 16, 4)
+    whole = take(pipeline.training_views(*arguments, seed=3), 7)
+    monkeypatch.setattr(pipeline, "ATTEMPTED_IMAGES", 2)
+    resumed = pipeline.training_views(*arguments, seed=3, start_step=1)
+    assert_same(take(resumed, 6), whole[1:])
+    monkeypatch.setattr(pipeline, "ATTEMPTED_IMAGES", 1)
+    for worker in range(2):
+        own = pipeline.training_views(*arguments, seed=3, share=(worker, 2))
+        rows = slice(2 * worker, 2 * worker + 2)
+        assert_same(take(own, 7), [tuple(v[rows] for v in pair) for pair in whole])
+
+
+@pytest.mark.parametrize("way", ["load", "attempt"])
+def test_training_views__load_only_where_an_attempt_fails(tmp_path, way):
+    source = write_folder(tmp_path)
+
+    def fails(example):
+        with tf.control_dependencies([tf.debugging.Assert(False, ["not to be used"])]):
+            return tf.nest.map_structure(tf.identity, source.load(example))
+
+    arguments = (view_pair("byol"), 16, 4)
+    broken = dataclasses.replace(source, **{way: fails})
+    found = take(pipeline.training_views(broken, *arguments, seed=3), 3)
+    assert_same(found, take(pipeline.training_views(source, *arguments, seed=3), 3))
 
 
 def test_training_views__start_step_beyond_an_epoch():
@@ -255,7 +283,8 @@ def test_steps_per_epoch__batch_too_large():
     [(512, 32, 128), (256, 224, 16), (7, 224, 7), (100, 96, 50), (8, 2048, 1)],
 )
 def test_chunk_size__divides_the_batch(batch_size, size, chunk):
-    assert pipeline.chunk_size(batch_size, size) == chunk
+    assert pipeline.chunk_size(batch_size, size, 128) == chunk
+    assert pipeline.chunk_size(batch_size, size, 1) == 1
 
 
 def test_evaluation_images__stored_order_and_last_batch():

@@ -23,6 +23,8 @@ def map_or(
 ) -> tuple[tf.Tensor, ...]:
     """`function` of each element; if it raises for any of them, `otherwise` of each.
 
+    What was computed before an error is computed again.
+
     Args:
       function, otherwise: of one element's parts, to tensors of the same static shapes.
       *elements: their parts, nested tensors [n, ...], n static.
@@ -39,8 +41,12 @@ def map_or(
 
     def one_by_one() -> tuple[tf.Tensor, ...]:
         one = tuple(tf.TensorSpec(spec.shape[1:], spec.dtype) for spec in specs)
+        # One by one for the memory as well: an image may be large.
         return tf.map_fn(
-            lambda parts: otherwise(*parts), elements, fn_output_signature=one
+            lambda parts: otherwise(*parts),
+            elements,
+            parallel_iterations=1,
+            fn_output_signature=one,
         )
 
     done = tf.shape(results[0])[0] == count

@@ -1,9 +1,10 @@
 """Colour and blur: deterministic operations; what they are given is drawn elsewhere.
 
-An image is float32 in [0, 1] as three planes, shape [..., 3, H, W]: the values of one
-channel lie side by side, so that compilers turn an operation into one vectorised loop.
-A factor is a scalar or one number per image (shape [...]). Nothing is clipped here: the
-caller clips after each operation (BYOL, arXiv 2006.07733, appendix B).
+An image is three planes, shape [..., 3, H, W]: the values of one channel lie side by
+side, so that compilers turn an operation into one vectorised loop. Values are float32
+in [0, 1]; `to_planes`, `from_planes` and `mirror` take any. A factor is a scalar or one
+number per image (shape [...]). The operations do not clip: `jitter` does after each of
+its own (BYOL, arXiv 2006.07733, appendix B), and `on_integers` at the end.
 """
 
 import itertools
@@ -36,7 +37,7 @@ def _value_and_chroma(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def to_planes(pixels: tf.Tensor) -> tf.Tensor:
-    """[B, H, W, 3] -> [B, 3, H, W]."""
+    """[B, H, W, 3] -> [B, 3, H, W], of any type."""
     return tf.transpose(pixels, [0, 3, 1, 2])
 
 

@@ -17,6 +17,8 @@ from tf_dpred.data.views import NUM_DRAWS, ViewPair
 # once, where the cost is the number of operations, few large ones, where it is memory.
 CHUNK_PIXELS = 16 * 224 * 224
 CHUNK_IMAGES = 128
+# A chunk with an image that cannot be used is prepared twice.
+ATTEMPTED_IMAGES = 16
 
 # Batches that wait for the training step. Left to tf.data, their number grows, and the
 # memory with it, while the step has to wait for them, when more are of no use.
@@ -138,7 +140,8 @@ def training_views(
 
     epochs = tf.data.Dataset.range(start_epoch, tf.int64.max)
     batches = epochs.flat_map(_as_it_is(epoch_examples))
-    chunk = chunk_size(own_size, image_size)
+    most = CHUNK_IMAGES if source.attempt is None else ATTEMPTED_IMAGES
+    chunk = chunk_size(own_size, image_size, most)
     loaded = functools.partial(crops, source.load)
     if source.attempt is None:
         batches = batches.map(_as_it_is(loaded), **parallel)
@@ -153,7 +156,7 @@ def training_views(
         batches = batches.map(_as_it_is(on_host), **parallel)
     batches = batches.rebatch(own_size, drop_remainder=True)
     if micro_batches > 1 and replicas > 1:
-        batches = batches.map(_as_it_is(divided), **parallel)
+        batches = batches.map(_as_it_is(divided))
     return batches.prefetch(PREFETCHED).with_options(_options())
 
 
@@ -238,12 +241,12 @@ def evaluation_images(
     )
 
 
-def chunk_size(batch_size: int, image_size: int) -> int:
-    """The largest divisor of the batch size within `CHUNK_PIXELS` and `CHUNK_IMAGES`.
+def chunk_size(batch_size: int, image_size: int, most: int) -> int:
+    """The largest divisor of the batch size, at most `most`, within `CHUNK_PIXELS`.
 
     A divisor, so that a chunk holds the same examples wherever the stream starts.
     """
-    most = max(1, min(CHUNK_IMAGES, CHUNK_PIXELS // image_size**2))
+    most = max(1, min(most, CHUNK_PIXELS // image_size**2))
     return max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= most)
 
 

@@ -39,7 +39,8 @@ class Source:
         skipped is decoded.
       load: example -> (uint8 [H, W, 3], label). An image that cannot be used is
         replaced by another one with its label where the source can do that.
-      attempt: as `load`, faster, but raises where that replaces; None if it never does.
+      attempt: as `load` to the bit, and faster, but raises where that replaces; None if
+        it never does. Training takes it first.
     """
 
     name: str

@@ -258,8 +258,8 @@ def distort(
       uint8 [B, S, S, 3].
     """
     drawn = _Drawn.of(draws)
-    # What costs no more than a copy of the images is computed for all of them, and
-    # outside of the loop over them, where XLA leaves it and new layouts unvectorised.
+    # What costs no more than a copy of the images is computed for all of them, outside
+    # of the loop over them: inside it XLA vectorises neither that nor new layouts.
     planes = choice.sometimes(
         spec.flip_probability,
         drawn.flip,

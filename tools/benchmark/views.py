@@ -20,17 +20,16 @@ from tf_dpred.main import parse
 from tools.benchmark.clock import SECONDS
 from tools.peers.serve import milliseconds, serve
 
-PIXELS = 16 * 224 * 224  # of a chunk
-
 
 def main(argv: list[str]) -> None:
     import tensorflow as tf
 
-    from tf_dpred.data import views
+    from tf_dpred.data import pipeline, views
 
     data = tf_dpred_flags.config_from_flags().data
     pair = views.view_pair(data.views, data.view_strength)
-    count = max(1, PIXELS // data.image_size**2)
+    most = pipeline.CHUNK_IMAGES
+    count = pipeline.chunk_size(most, data.image_size, most)
     shape = [count, data.image_size, data.image_size, 3]
     generator = np.random.default_rng(0)
     crops = tf.constant(generator.integers(0, 256, shape, dtype=np.uint8))
