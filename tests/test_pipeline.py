@@ -107,7 +107,7 @@ def test_training_views__resumes_bit_for_bit(source):
 
 
 def test_training_views__chunks_smaller_than_a_batch(tmp_path, monkeypatch):
-    arguments = (write_folder(tmp_path), view_pair("byol"), 16, 4)
+    arguments = (write_folder(tmp_path), view_pair("cifar"), 16, 4)
     whole = take(pipeline.training_views(*arguments, seed=3), 7)
     monkeypatch.setattr(pipeline, "ATTEMPTED_IMAGES", 2)
     resumed = pipeline.training_views(*arguments, seed=3, start_step=1)
@@ -127,7 +127,7 @@ def test_training_views__load_only_where_an_attempt_fails(tmp_path, way):
         with tf.control_dependencies([tf.debugging.Assert(False, ["not to be used"])]):
             return tf.nest.map_structure(tf.identity, source.load(example))
 
-    arguments = (view_pair("byol"), 16, 4)
+    arguments = (view_pair("cifar"), 16, 4)
     broken = dataclasses.replace(source, **{way: fails})
     found = take(pipeline.training_views(broken, *arguments, seed=3), 3)
     assert_same(found, take(pipeline.training_views(source, *arguments, seed=3), 3))
