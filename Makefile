@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# A process for each processor; a file's tests share their fixtures and stay in one.
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile
 DOCS_INSTALLED := $(VENV)/.installed-docs
 
 .PHONY: demo test test-all coverage lint format check bench bench-check docs notebooks build clean
@@ -11,13 +13,13 @@ demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 coverage: $(INSTALLED)
-	$(BIN)/python -m pytest --cov
+	$(PYTEST) --cov
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

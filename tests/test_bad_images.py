@@ -167,7 +167,7 @@ def test_memory__stays_bounded_on_a_huge_picture(folders):
     assert "30000 x 30000" in done.stdout
 
 
-def test_names_that_are_no_text(tmp_path):
+def test_names_that_are_no_text(tmp_path, caplog):
     """Bytes that are not UTF-8, good and bad."""
     folder = os.fsencode(tmp_path)
     Image.fromarray(picture()).save(tmp_path / "a.png")
@@ -179,4 +179,6 @@ def test_names_that_are_no_text(tmp_path):
     source = open_source("folder", None, str(tmp_path), bad_images=register)
     (batch,) = pipeline.evaluation_images(source, view_pair("cifar"), 24, 4)
     assert batch[0].shape[0] == 2
-    assert "b\\udcfe.png" in record.read_text()
+    for shown in (record.read_text(), caplog.text):
+        assert "b\\udcfe.png" in shown
+        shown.encode()

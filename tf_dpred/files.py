@@ -1,4 +1,4 @@
-"""Writing files so that what is there is always whole."""
+"""Files: written so that what is there is always whole, and named in messages."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def printable(path: str) -> str:
+    """A path as it can be shown: a byte of it that is no UTF-8 becomes \\udcXX."""
+    return path.encode(errors="backslashreplace").decode()
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tf_dpred.data import folder, image_files
+from tf_dpred.files import printable
 
 
 def unusable(root: Path, files: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -66,9 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     bad = 0
     for file, reason in unusable(root, files):
-        # A name may hold bytes that are no text.
-        name = file.encode(errors="backslashreplace").decode()
-        print(f"{name}\t{reason}", flush=True)
+        print(f"{printable(file)}\t{reason}", flush=True)
         bad += 1
     other = folder.other_kinds(root)
     print(

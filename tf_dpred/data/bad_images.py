@@ -13,6 +13,7 @@ from absl import logging
 
 from tf_dpred.data import image_files
 from tf_dpred.errors import TooManyBadImages, UnreadableImage
+from tf_dpred.files import printable
 
 
 class BadImages:
@@ -39,15 +40,16 @@ class BadImages:
         Raises:
           TooManyBadImages: there are more than `most` now.
         """
+        name = printable(path)
         with self._lock:
             if path not in self._reasons:
                 self._reasons[path] = reason
-                logging.warning("left out %s: %s", path, reason)
-                self._write(f"{path}\t{reason}\n")
+                logging.warning("left out %s: %s", name, reason)
+                self._write(f"{name}\t{reason}\n")
         if len(self) > self.most:
             raise TooManyBadImages(
                 f"--max_bad_images: received {self.most}, and {len(self)} image files "
-                f"cannot be used, the last of them {path} ({reason}), accepted: at "
+                f"cannot be used, the last of them {name} ({reason}), accepted: at "
                 "least their number. tools/check_images.py lists them all."
             )
 
@@ -65,15 +67,15 @@ class BadImages:
                 return place
             self.add(path, reason)
         raise TooManyBadImages(
-            f"none of {len(paths)} image files can be used, among them {paths[index]} "
-            f"({self._reasons[paths[index]]})."
+            f"none of {len(paths)} image files can be used, among them "
+            f"{printable(paths[index])} ({self._reasons[paths[index]]})."
         )
 
     def _write(self, line: str) -> None:
         if self.record is None:
             return
         try:
-            # A name may hold bytes that are no text.
+            # ASCII is all that some locales have.
             with self.record.open("a+", errors="backslashreplace") as file:
                 file.seek(0)
                 if line not in file.readlines():
