@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# A process for each processor; a file's tests share their fixtures and stay in one.
-PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile
+# A process for each processor, which takes tests of another one when its own are done.
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
 DOCS_INSTALLED := $(VENV)/.installed-docs
 
 .PHONY: demo test test-all coverage lint format check bench bench-check docs notebooks build clean

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from importlib import metadata
-from pathlib import Path
+
+from tf_dpred import processor
 
 # The instructions that decide the rate of a product.
 VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
@@ -21,10 +22,11 @@ def describe() -> dict[str, str]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    instructions = processor.described("flags").split()
     threads = [f"{name}={os.environ[name]}" for name in THREADS if name in os.environ]
     return {
-        "processor": f"{_cpu('model name') or platform.machine()} "
-        f"({', '.join(v for v in VECTORS if v in _cpu('flags').split())})",
+        "processor": f"{processor.described('model name') or platform.machine()} "
+        f"({', '.join(v for v in VECTORS if v in instructions)})",
         "cores": str(_cores()),
         "memory": f"{_memory() / 1e9:.0f} GB",
         "system": platform.platform(terse=True),
@@ -33,15 +35,6 @@ def describe() -> dict[str, str]:
         "threads": ", ".join(threads) or "as TensorFlow chooses",
         "load at the start": f"{os.getloadavg()[0]:.1f}",
     }
-
-
-def _cpu(field: str) -> str:
-    path = Path("/proc/cpuinfo")
-    for line in path.read_text().splitlines() if path.exists() else ():
-        name, _, value = line.partition(":")
-        if name.strip().lower() == field:
-            return value.strip()
-    return ""
 
 
 def _cores() -> int:

@@ -1,0 +1,83 @@
+"""The processor's instructions, and the kernels that TensorFlow takes for it."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from tf_dpred import processor, runtime
+from tf_dpred.config import TrainingConfig
+
+AVX2 = "model name\t: Some CPU\nflags\t\t: fpu avx avx2\n\nflags\t: avx512f\n"
+AVX512 = "flags\t: avx2 avx512f"
+
+
+@pytest.fixture
+def cpuinfo(tmp_path, monkeypatch):
+    """Writes /proc/cpuinfo of an x86-64 machine."""
+    path = tmp_path / "cpuinfo"
+    monkeypatch.setattr(processor, "CPUINFO", path)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    processor.described.cache_clear()
+    yield path.write_text
+    processor.described.cache_clear()
+
+
+def test_described__the_first_processor(cpuinfo):
+    cpuinfo(AVX2)
+    assert processor.described("model name") == "Some CPU"
+    assert processor.described("flags") == "fpu avx avx2"
+    assert processor.described("features") == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "precision", "expected"),
+    [
+        (AVX2, "float32", False),
+        (AVX2, "float64", False),
+        (AVX2, "mixed_bfloat16", True),
+        (AVX2, "mixed_float16", True),
+        (AVX512, "mixed_bfloat16", False),
+        (AVX512, "mixed_float16", True),
+        ("", "mixed_bfloat16", False),
+    ],
+)
+def test_emulates(content, precision, expected, cpuinfo):
+    cpuinfo(content)
+    assert processor.emulates(precision) is expected
+
+
+def test_emulates__not_known(cpuinfo, monkeypatch):
+    assert not processor.emulates("mixed_bfloat16")  # no such file
+    cpuinfo("Features\t: fp asimd")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert not processor.emulates("mixed_bfloat16")
+
+
+@pytest.mark.parametrize(("on_accelerator", "said"), [(False, True), (True, False)])
+def test_setup__says_what_is_emulated(
+    on_accelerator, said, cpuinfo, monkeypatch, caplog, policy
+):
+    cpuinfo(AVX2)
+    monkeypatch.setattr(runtime, "trains_on_accelerator", lambda config: on_accelerator)
+    runtime.setup(TrainingConfig(precision="mixed_bfloat16"))
+    assert ("--precision: received mixed_bfloat16" in caplog.text) == said
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN is for x86-64")
+@pytest.mark.parametrize(("given", "on"), [(None, True), ("1", True), ("0", False)])
+def test_onednn__is_on_unless_chosen(given, on):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"}
+    environment.pop("TF_ENABLE_ONEDNN_OPTS", None)
+    if given is not None:
+        environment["TF_ENABLE_ONEDNN_OPTS"] = given
+    done = subprocess.run(
+        [sys.executable, "-c", "import tf_dpred, tensorflow"],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert ("oneDNN custom operations are on" in done.stderr) == on
