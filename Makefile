@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# A process for each processor, which takes tests of another one when its own are done.
+# One process a core, at most eight: each holds 2 GB. An idle one takes tests of another.
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
 DOCS_INSTALLED := $(VENV)/.installed-docs
 

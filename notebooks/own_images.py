@@ -23,6 +23,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import tf_dpred  # noqa: F401, chooses TensorFlow's kernels before that loads
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import matplotlib.pyplot as plt

@@ -22,6 +22,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import tf_dpred  # noqa: F401, chooses TensorFlow's kernels before that loads
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras

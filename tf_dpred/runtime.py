@@ -49,8 +49,8 @@ def setup(config: TrainingConfig) -> tf.distribute.Strategy:
         one_thread_inside_operations()
     elif processor.emulates(config.precision):
         logging.warning(
-            "--precision: received %s, which this processor emulates; "
-            "--precision=float32 is several times as fast here",
+            "--precision: received %s, which is slow on this processor; "
+            "--precision=float32 may be several times as fast",
             config.precision,
         )
     strategy = make_strategy(config)

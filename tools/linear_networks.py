@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 
+import tf_dpred  # noqa: F401, chooses TensorFlow's kernels before that loads
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import argparse

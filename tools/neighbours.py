@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 
+import tf_dpred  # noqa: F401, chooses TensorFlow's kernels before that loads
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import argparse
@@ -22,6 +24,7 @@ import tensorflow as tf
 
 from tf_dpred.data import image_files
 from tf_dpred.evaluation import knn
+from tf_dpred.files import printable
 from tf_dpred.restore import newest_export
 
 SIDE, GAP = 128, 8
@@ -75,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"neighbours: {' '.join(str(error).split())}")
     given.output.write_bytes(tf.io.encode_png(picture).numpy())
     for file, similarity in found:
-        print(f"{similarity:.4f}  {file}")
+        print(f"{similarity:.4f}  {printable(file)}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 
 from tf_dpred.data import folder, image_files
-from tf_dpred.files import whole
+from tf_dpred.files import printable, whole
 
 # Of a view of 224 pixels the crop may be 8 % of the area: 512 leaves it enough.
 SHORT_SIDE, QUALITY = 512, 95
@@ -111,7 +111,7 @@ def copy(given: argparse.Namespace, names: list[str]) -> tuple[int, ...]:
     missing = [n for n in wanted if os.access(source / n, os.R_OK)]
     unreadable = sorted(set(wanted) - set(missing))
     for name in unreadable:
-        print(f"left out {name}: may not be read", flush=True)
+        print(f"left out {printable(name)}: may not be read", flush=True)
     written, left_out = 0, len(unreadable)
     paths = [os.fsencode(source / name) for name in missing]
     jpegs = tf.data.Dataset.from_tensor_slices(paths or tf.constant([], tf.string)).map(
@@ -121,7 +121,8 @@ def copy(given: argparse.Namespace, names: list[str]) -> tuple[int, ...]:
     )
     for name, jpeg in zip(missing, jpegs.as_numpy_iterator(), strict=True):
         if not jpeg:
-            print(f"left out {name}: {image_files.problem(source / name)}", flush=True)
+            reason = image_files.problem(source / name)
+            print(f"left out {printable(name)}: {reason}", flush=True)
             left_out += 1
             continue
         path = target / f"{name}.jpg"
