@@ -49,8 +49,7 @@ def setup(config: TrainingConfig) -> tf.distribute.Strategy:
         one_thread_inside_operations()
     elif processor.emulates(config.precision):
         logging.warning(
-            "--precision: received %s, which is slow on this processor; "
-            "--precision=float32 may be several times as fast",
+            "--precision: %s is slow on this processor; float32 may be far faster",
             config.precision,
         )
     strategy = make_strategy(config)
