@@ -14,6 +14,11 @@ GOLDEN = Path(__file__).parent / "golden"
 CHECKOUT = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items):
+    """What waits for processes of its own comes first, beside what computes."""
+    items.sort(key=lambda item: item.path.name != "test_workers.py")
+
+
 @pytest.fixture
 def golden():
     """Reads `tests/golden/<name>.npz`."""

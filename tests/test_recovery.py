@@ -15,6 +15,7 @@ import toys
 from tf_dpred import checkpoint, train
 from tf_dpred.callbacks.checkpoint import Checkpoints
 from tf_dpred.callbacks.guards import StopOnNonFinite
+from tf_dpred.callbacks.pictures import Pictures
 from tf_dpred.config import Config
 from tf_dpred.errors import Preempted
 from tf_dpred.guard import QUANTITIES, FiniteGuard
@@ -48,8 +49,12 @@ class At(keras.callbacks.Callback):
 
 
 def pretraining(workdir, **settings):
+    """Without the picture of the views, which takes longer than all else of it."""
     config = Config.from_dict(TINY | settings | {"workdir": workdir})
-    return train.Pretraining(config, backbone=backbone)
+    run = train.Pretraining(config, backbone=backbone)
+    own = run._callbacks
+    run._callbacks = lambda: [c for c in own() if not isinstance(c, Pictures)]
+    return run
 
 
 def backbone():
