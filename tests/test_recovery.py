@@ -108,7 +108,9 @@ def test_resume__in_the_middle_of_an_epoch_is_bit_equal(tmp_path, settings):
     assert result == Workdir(whole).read_result()
 
 
-def test_preemption__saves_the_step_and_continues(tmp_path):
+def test_preemption__saves_the_step_and_continues(tmp_path, monkeypatch, caplog):
+    """Elsewhere, and says so."""
+    monkeypatch.delenv("TF_NUM_INTEROP_THREADS", raising=False)
     run = pretraining(str(tmp_path))
     handlers = signal.getsignal(signal.SIGTERM)
     with_callback(run, At(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
@@ -117,7 +119,10 @@ def test_preemption__saves_the_step_and_continues(tmp_path):
     assert signal.getsignal(signal.SIGTERM) == handlers
     again = pretraining(str(tmp_path))
     assert again.restored.name == "step-00000003.npz"
+    monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "63")
     assert again.run()["step"] == 10
+    change = "from here on: TF_NUM_INTEROP_THREADS: not set -> 63"
+    assert caplog.text.count("may differ") == 1 and change in caplog.text
 
 
 def test_preemption__after_the_last_step_the_metrics_are_kept(tmp_path):

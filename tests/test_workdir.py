@@ -2,11 +2,12 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpred import workdir
+from tf_dpred import runtime, workdir
 from tf_dpred.config import Config
 from tf_dpred.data.sources import from_arrays, open_source
 from tf_dpred.workdir import Workdir
@@ -47,14 +48,48 @@ def test_paths__lie_below_it(tmp_path):
         assert path.parent == tmp_path
 
 
-def test_write_flags__settings_versions_devices(tmp_path):
+def test_write_flags__settings_and_what_computes(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     config = Config.from_dict({"rho": None, "method": "simsiam"})
     Workdir(str(tmp_path)).write_flags(config, source(40))
     record = json.loads((tmp_path / "flags.json").read_text())
     assert Config.from_dict(record["flags"]) == config
     assert set(record["versions"]) == {"tf_dpred", "tensorflow", "keras", "numpy"}
+    assert record["environment"]["TF_ENABLE_ONEDNN_OPTS"] == "0"
     assert any("CPU" in device for device in record["devices"])
     assert [p.name for p in tmp_path.iterdir()] == ["flags.json"]
+
+
+def test_changes__of_what_computes(tmp_path, monkeypatch):
+    made = Workdir(str(tmp_path))
+    assert made.changes() == []
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    made.write_flags(Config(), source(40))
+    assert made.changes() == []
+    devices = tf.config.list_logical_devices()
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda: devices[:1] * 2)
+    monkeypatch.setattr(
+        workdir, "versions", lambda: {**runtime.versions(), "keras": "4"}
+    )
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    monkeypatch.setenv("XLA_FLAGS", "--xla")
+    name = devices[0].name
+    assert made.changes() == [
+        f"keras: {keras.__version__} -> 4",
+        "TF_ENABLE_ONEDNN_OPTS: 1 -> 0",
+        "XLA_FLAGS: not set -> --xla",
+        f"devices: {name} -> {name}, {name}",
+    ]
+
+
+def test_changes__a_run_from_before_they_were_all_recorded(tmp_path):
+    made = Workdir(str(tmp_path))
+    made.write_flags(Config(), source(40))
+    record = json.loads((tmp_path / "flags.json").read_text())
+    del record["environment"]
+    (tmp_path / "flags.json").write_text(json.dumps(record))
+    assert made.changes() == []
 
 
 def test_check_unchanged__a_new_directory(tmp_path):

@@ -12,6 +12,18 @@ from absl import logging
 from tf_dpred import cluster, processor
 from tf_dpred.config import TrainingConfig
 
+# What TensorFlow reads of the environment and rounds differently for.
+DECISIVE_VARIABLES = (
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "TF_CUDNN_DETERMINISTIC",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_XLA_FLAGS",
+    "XLA_FLAGS",
+)
+
 
 def set_precision(name: str) -> None:
     """Sets Keras' dtype policy, and its float type to that of the variables.
@@ -212,3 +224,8 @@ def versions() -> dict[str, str]:
         "keras": keras.__version__,
         "numpy": np.__version__,
     }
+
+
+def environment() -> dict[str, str]:
+    """The environment variables that are set and decide the numbers of a run."""
+    return {name: os.environ[name] for name in DECISIVE_VARIABLES if name in os.environ}

@@ -388,6 +388,8 @@ class Pretraining:
             )
         if epoch < epochs:
             if self.is_chief:
+                for change in self.workdir.changes() if self.restored else ():
+                    logging.warning("the numbers may differ from here on: %s", change)
                 self.workdir.write_flags(self.config, self.source)
             with Preemption(self.checkpoints) as preemption:
                 callbacks = [*self._callbacks(), preemption]

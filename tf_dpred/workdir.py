@@ -1,6 +1,6 @@
 """The directory of a run: what was asked for, and what came out.
 
-flags.json      settings, versions, devices
+flags.json      settings, images, and what computes: versions, environment, devices
 checkpoints/    step-00001234.npz, the newest few
 epochs.jsonl    the metrics of each epoch
 theory.jsonl    spectra and alignment, measured at intervals
@@ -25,7 +25,7 @@ import tensorflow as tf
 from tf_dpred.config import Config, EvaluationConfig
 from tf_dpred.data.source import Source
 from tf_dpred.files import write_whole
-from tf_dpred.runtime import versions
+from tf_dpred.runtime import environment, versions
 
 # Settings that a continued run may change: they decide how long it goes on (schedules
 # follow `epochs`), what is watched and where things lie.
@@ -168,15 +168,35 @@ class Workdir:
             )
 
     def write_flags(self, config: Config, source: Source) -> None:
-        """Records settings, what the training images are, versions and devices."""
+        """Records settings, what the training images are, and what computes."""
         record = {
             "flags": config.to_dict(),
             "num_examples": source.num_examples,
             "images": source.fingerprint,
-            "versions": versions(),
-            "devices": [d.name for d in tf.config.list_logical_devices()],
+            **_what_computes(),
         }
         self._write("flags.json", record)
+
+    def changes(self) -> list[str]:
+        """What computes otherwise than at the last start of the run, a line each.
+
+        "tensorflow: 2.20.0 -> 2.21.0". The run can go on, but with other rounding.
+        """
+        record = self._read("flags.json")
+        found = []
+        for part, now in _what_computes().items():
+            before = record.get(part)
+            if before is None or before == now:
+                continue
+            if isinstance(now, list):
+                found.append(f"{part}: {', '.join(before)} -> {', '.join(now)}")
+                continue
+            found += [
+                f"{name}: {before.get(name, 'not set')} -> {now.get(name, 'not set')}"
+                for name in sorted(before.keys() | now.keys())
+                if before.get(name) != now.get(name)
+            ]
+        return found
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Records the last metrics."""
@@ -191,6 +211,14 @@ class Workdir:
 
     def _write(self, name: str, value: dict[str, Any]) -> None:
         write_whole(self.path / name, json.dumps(value, indent=2) + "\n")
+
+
+def _what_computes() -> dict[str, Any]:
+    return {
+        "versions": versions(),
+        "environment": environment(),
+        "devices": [d.name for d in tf.config.list_logical_devices()],
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:

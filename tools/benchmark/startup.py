@@ -18,9 +18,9 @@ IMPORTS = ("keras", "tf_dpred", "tf_dpred.train")
 # Ends the run as soon as the first step is done.
 FIRST_STEP = """
 import os, sys
+from tf_dpred import flags, main
 import keras
 train_function = keras.Model.make_train_function
-from tf_dpred import flags, main
 
 def made(self, force=False):
     train_function(self, force)
