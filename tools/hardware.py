@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # Two 224-pixel views a core, from 640 x 427 JPEGs: measured (docs/scaling.md).
-IMAGES_PER_CORE = 40.0
+IMAGES_PER_CORE = 120.0
 
 
 @dataclass(frozen=True)
