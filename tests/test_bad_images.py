@@ -168,17 +168,20 @@ def test_memory__stays_bounded_on_a_huge_picture(folders):
 
 
 def test_names_that_are_no_text(tmp_path, caplog):
-    """Bytes that are not UTF-8, good and bad."""
+    """Bytes that are not UTF-8, good and bad; a tab and a line break."""
     folder = os.fsencode(tmp_path)
     Image.fromarray(picture()).save(tmp_path / "a.png")
     os.rename(folder + b"/a.png", folder + b"/a\xff.png")
     with open(folder + b"/b\xfe.png", "wb") as file:
         file.write(b"no image")
+    (tmp_path / "c\td\n.png").write_text("no image")
     record = tmp_path / "bad.txt"
     register = BadImages(record=record)
     source = open_source("folder", None, str(tmp_path), bad_images=register)
     (batch,) = pipeline.evaluation_images(source, view_pair("cifar"), 24, 4)
-    assert batch[0].shape[0] == 2
+    assert batch[0].shape[0] == 3
     for shown in (record.read_text(), caplog.text):
-        assert "b\\udcfe.png" in shown
+        assert "b\\udcfe.png" in shown and "c\\td\\n.png" in shown
         shown.encode()
+    lines = [line.split("\t") for line in record.read_text().splitlines()]
+    assert [len(line) for line in lines] == [2, 2]

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+# Control characters, halves of pairs (what Python makes of bytes that are no UTF-8),
+# line and paragraph separators.
+_ESCAPED = ("Cc", "Cs", "Zl", "Zp")
 
 
 @contextlib.contextmanager
@@ -37,8 +42,16 @@ def whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def printable(path: str) -> str:
-    """A path as it can be shown: a byte of it that is no UTF-8 becomes \\udcXX."""
-    return path.encode(errors="backslashreplace").decode()
+    """A path as it can be shown, on one line and in one column of a table.
+
+    A byte of it that is no UTF-8 becomes \\udcXX, a tab \\t, a line break \\n.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in _ESCAPED
+        else character
+        for character in path
+    )
 
 
 def write_whole(path: Path, text: str) -> None:
