@@ -66,16 +66,40 @@ def test_setup__says_what_is_emulated(
     assert ("--precision: mixed_bfloat16 is slow" in caplog.text) == said
 
 
+@pytest.mark.parametrize(
+    ("content", "loaded", "warns", "expected"),
+    [
+        (AVX2, False, False, "1"),
+        (AVX2, True, True, None),
+        (AVX512 + " avx512_vnni", True, False, None),
+        ("", True, False, None),
+    ],
+)
+def test_onednn__tensorflow_is_loaded_already(
+    content, loaded, warns, expected, cpuinfo, monkeypatch, recwarn
+):
+    cpuinfo(content)
+    monkeypatch.setenv(processor.ONEDNN, "")  # so that it is what it was afterwards
+    monkeypatch.delenv(processor.ONEDNN)
+    if not loaded:
+        monkeypatch.delitem(sys.modules, "tensorflow")
+    processor.ask_for_onednn()
+    assert [str(w.message).startswith("tf_dpred was imp") for w in recwarn] == [
+        True
+    ] * warns
+    assert os.environ.get(processor.ONEDNN) == expected
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN is for x86-64")
 @pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
 def test_onednn__is_asked_for_unless_chosen(given, expected):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"}
-    environment.pop("TF_ENABLE_ONEDNN_OPTS", None)
+    environment.pop(processor.ONEDNN, None)
     if given is not None:
-        environment["TF_ENABLE_ONEDNN_OPTS"] = given
+        environment[processor.ONEDNN] = given
     program = "import os, tf_dpred, tensorflow; print(os.environ[%r])"
     done = subprocess.run(
-        [sys.executable, "-c", program % "TF_ENABLE_ONEDNN_OPTS"],
+        [sys.executable, "-c", program % processor.ONEDNN],
         env=environment,
         check=True,
         capture_output=True,

@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from logging import INFO, WARNING, Formatter, LogRecord
 
 from absl import app, flags, logging
 
-from tf_dpred import exit_codes
+from tf_dpred import exit_codes, quiet
 from tf_dpred import flags as tf_dpred_flags
 from tf_dpred.errors import Preempted, RunFailed
 
 flags.adopt_module_key_flags(tf_dpred_flags)
-
-
-@contextlib.contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Holds back what TensorFlow's libraries print while they load.
-
-    They print before any log level applies to them (tensorflow#100442). If loading
-    fails, all of it is shown. With TF_CPP_MIN_LOG_LEVEL set, nothing is held back.
-    """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        yield
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -50,11 +22,8 @@ def main(argv: Sequence[str]) -> None:
         if len(argv) > 1:
             raise ValueError(f"received {argv[1:]!r}, accepted: flags (--name=value).")
         config = tf_dpred_flags.config_from_flags()
-        with _quiet_start():
-            import tensorflow as tf
-
-            # The first look at the devices prints as well.
-            tf.config.list_physical_devices()
+        with quiet.start():
+            import tensorflow  # noqa: F401
         if flags.FLAGS.mode == "preview":
             from tf_dpred import preview, train
             from tf_dpred.data.bad_images import BadImages

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
+import sys
+import warnings
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 # What TensorFlow's kernels ask for; without it they convert number by number.
 _COMPUTES_BY = {"mixed_bfloat16": "avx512f", "mixed_float16": "avx512_fp16"}
+
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+# Where there is one of these, TensorFlow takes oneDNN's kernels by itself.
+_FOR_NEURAL_NETWORKS = frozenset(
+    "amx_bf16 amx_int8 amx_tile avx512_bf16 avx512_vnni avx_vnni".split()
+)
 
 
 @functools.cache
@@ -32,3 +41,24 @@ def emulates(precision: str) -> bool:
     if platform.machine() != "x86_64" or needed is None or not instructions:
         return False
     return needed not in instructions
+
+
+def ask_for_onednn() -> None:
+    """Has TensorFlow take oneDNN's kernels on x86-64, unless the user has chosen.
+
+    By itself it takes them only where there are instructions for neural networks; with
+    AVX2 alone they are up to twice as fast as its own (docs/benchmarks.md). It reads
+    the variable once, when it loads: a warning says if that is too late.
+    """
+    if platform.machine() != "x86_64" or ONEDNN in os.environ:
+        return
+    if "tensorflow" not in sys.modules:
+        os.environ[ONEDNN] = "1"
+        return
+    instructions = described("flags").split()
+    if instructions and _FOR_NEURAL_NETWORKS.isdisjoint(instructions):
+        warnings.warn(
+            "tf_dpred was imported after TensorFlow, which is up to 2 times slower on "
+            f"this processor for it: import tf_dpred first, or set {ONEDNN}=1",
+            stacklevel=3,
+        )

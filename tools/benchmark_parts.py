@@ -23,6 +23,7 @@ from pathlib import Path
 from absl import app
 
 from tf_dpred import flags as tf_dpred_flags
+from tf_dpred import quiet
 from tf_dpred.config import Config
 from tf_dpred.main import parse
 from tools import scaling
@@ -208,6 +209,8 @@ def report(job: scaling.Job, parts: dict[str, float], machine: Machine) -> str:
 def main(argv: list[str]) -> None:
     try:
         config = tf_dpred_flags.config_from_flags()
+        with quiet.start():
+            import tensorflow  # noqa: F401
         images = images_per_second(config)
         parts = seconds_of_parts(config)
     except ValueError as error:

@@ -9,20 +9,20 @@ some cannot, 2 if there is no such folder or no image in it.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import tensorflow as tf
+from tf_dpred import quiet
 
-from tf_dpred.data import folder, image_files
-from tf_dpred.files import printable
+with quiet.start():
+    import tensorflow as tf
+
+    from tf_dpred.data import folder, image_files
+    from tf_dpred.files import printable
 
 
 def unusable(root: Path, files: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -15,22 +15,22 @@ where the stem or the width is not torchvision's.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 
-from tf_dpred import restore
-from tf_dpred.networks.resnet import ARCHITECTURES
-from tf_dpred.restore import Encoder
+from tf_dpred import quiet
+
+with quiet.start():
+    import keras
+
+    from tf_dpred import restore
+    from tf_dpred.networks.resnet import ARCHITECTURES
+    from tf_dpred.restore import Encoder
 
 # Variables of a Keras layer -> entries of a PyTorch module.
 ENTRIES = {

@@ -10,24 +10,23 @@ decoded are named and left out.
 
 from __future__ import annotations
 
-import os
-
-import tf_dpred  # noqa: F401, chooses TensorFlow's kernels before that loads
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
-from tf_dpred.data import folder as image_folder
-from tf_dpred.data import image_files
-from tf_dpred.restore import newest_export
+from tf_dpred import quiet
+
+with quiet.start():
+    import tensorflow as tf
+
+    from tf_dpred.data import folder as image_folder
+    from tf_dpred.data import image_files
+    from tf_dpred.restore import newest_export
 
 BATCH = 64
 

@@ -18,6 +18,7 @@ from typing import Any
 from absl import flags, logging
 
 from tf_dpred import flags as tf_dpred_flags
+from tf_dpred import quiet
 
 MODES = ("linear_eval", "knn", "finetune")
 
@@ -31,8 +32,9 @@ def evaluations(given: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     Raises:
       ValueError: see `evaluation.run.Evaluation`.
     """
-    from tf_dpred import restore
-    from tf_dpred.evaluation.run import Evaluation
+    with quiet.start():
+        from tf_dpred import restore
+        from tf_dpred.evaluation.run import Evaluation
 
     found = {}
     for encoder in (given.get("encoder", "online"), "untrained"):

@@ -10,29 +10,27 @@ SciPy: pip install "tf-dpred[theory]".
 
 from __future__ import annotations
 
-import os
-
-import tf_dpred  # noqa: F401, chooses TensorFlow's kernels before that loads
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from tf_dpred.callbacks.target_ema import TargetEMA
-from tf_dpred.model import DirectPred
-from tf_dpred.optimizers import SGD
-from tf_dpred.predictors import Identity, Linear, Symmetric
-from tf_dpred.runtime import set_precision
-from tf_dpred.schedules import ema_momentum
-from tf_dpred.theory import flow, modes, theorems
-from tf_dpred.theory.levers import Levers, loss_factor
+from tf_dpred import quiet
+
+with quiet.start():
+    import keras
+    import tensorflow as tf
+
+    from tf_dpred.callbacks.target_ema import TargetEMA
+    from tf_dpred.model import DirectPred
+    from tf_dpred.optimizers import SGD
+    from tf_dpred.predictors import Identity, Linear, Symmetric
+    from tf_dpred.runtime import set_precision
+    from tf_dpred.schedules import ema_momentum
+    from tf_dpred.theory import flow, modes, theorems
+    from tf_dpred.theory.levers import Levers, loss_factor
 
 State = tuple[np.ndarray, ...]
 N1, N2 = 5, 3

@@ -8,24 +8,23 @@ then come the images with the most similar representations (cosine), best first.
 
 from __future__ import annotations
 
-import os
-
-import tf_dpred  # noqa: F401, chooses TensorFlow's kernels before that loads
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
-from tf_dpred.data import image_files
-from tf_dpred.evaluation import knn
-from tf_dpred.files import printable
-from tf_dpred.restore import newest_export
+from tf_dpred import quiet
+
+with quiet.start():
+    import tensorflow as tf
+
+    from tf_dpred.data import image_files
+    from tf_dpred.evaluation import knn
+    from tf_dpred.files import printable
+    from tf_dpred.restore import newest_export
 
 SIDE, GAP = 128, 8
 

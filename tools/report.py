@@ -10,10 +10,6 @@ needs no network. Needs matplotlib.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import argparse
 import base64
 import html
@@ -28,14 +24,18 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import tensorflow as tf
 from matplotlib.ticker import MaxNLocator
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tf_dpred.callbacks.history import read
-from tf_dpred.evaluation import results
-from tf_dpred.theory import picture, style
-from tf_dpred.workdir import read_json
+from tf_dpred import quiet
+
+with quiet.start():
+    import tensorflow as tf
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from tf_dpred.callbacks.history import read
+    from tf_dpred.evaluation import results
+    from tf_dpred.theory import picture, style
+    from tf_dpred.workdir import read_json
 
 CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem;

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tf_dpred import flags as tf_dpred_flags
+from tf_dpred import quiet
 from tf_dpred.config import Config
 from tf_dpred.main import parse
 from tools.hardware import MACHINES, Machine
@@ -439,7 +440,10 @@ def main(arguments: Sequence[str]) -> None:
     try:
         if left:
             raise ValueError(f"received {left!r}, accepted: flags (--name=value).")
-        columns, refused = compute(given, tf_dpred_flags.config_from_flags())
+        config = tf_dpred_flags.config_from_flags()
+        with quiet.start():
+            import tensorflow  # noqa: F401
+        columns, refused = compute(given, config)
     except ValueError as error:
         sys.exit(f"scaling: {error}")
     if given.json:

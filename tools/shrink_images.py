@@ -19,12 +19,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from tf_dpred import quiet
 
-import tensorflow as tf
+with quiet.start():
+    import tensorflow as tf
 
-from tf_dpred.data import folder, image_files
-from tf_dpred.files import printable, whole
+    from tf_dpred.data import folder, image_files
+    from tf_dpred.files import printable, whole
 
 # Of a view of 224 pixels the crop may be 8 % of the area: 512 leaves it enough.
 SHORT_SIDE, QUALITY = 512, 95

@@ -12,7 +12,6 @@ from tf_dpred import processor
 VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy")
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
-ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 
 
 def describe() -> dict[str, str]:
@@ -34,7 +33,7 @@ def describe() -> dict[str, str]:
         "python": platform.python_version(),
         **versions,
         "threads": ", ".join(threads) or "as TensorFlow chooses",
-        "oneDNN": f"{ONEDNN}={os.environ.get(ONEDNN, 'not set')}",
+        "oneDNN": f"{processor.ONEDNN}={os.environ.get(processor.ONEDNN, 'not set')}",
         "load at the start": f"{os.getloadavg()[0]:.1f}",
     }
 
