@@ -19,10 +19,11 @@ def start() -> Iterator[None]:
             import tensorflow as tf
 
     They print before any log level applies to them (tensorflow#100442), and once more
-    at the first look at the devices, which is taken here. If loading fails, all of it
-    is shown. With TF_CPP_MIN_LOG_LEVEL set, nothing is held back.
+    at the first look at the devices, which is taken here. If that raises, all of it is
+    shown; of what kills the process, only with TF_CPP_MIN_LOG_LEVEL set, as then
+    nothing is held back.
     """
-    if LOG_LEVEL in os.environ:
+    if LOG_LEVEL in os.environ or sys.stderr is None:
         yield
         return
     os.environ[LOG_LEVEL] = "2"

@@ -16,9 +16,11 @@ from tf_dpred.config import TrainingConfig
 DECISIVE_VARIABLES = (
     "NVIDIA_TF32_OVERRIDE",
     "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
     "TF_CUDNN_DETERMINISTIC",
+    "TF_DETERMINISTIC_OPS",
+    "TF_ENABLE_MKL_NATIVE_FORMAT",
     "TF_ENABLE_ONEDNN_OPTS",
-    "TF_NUM_INTEROP_THREADS",
     "TF_NUM_INTRAOP_THREADS",
     "TF_XLA_FLAGS",
     "XLA_FLAGS",
@@ -226,6 +228,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def environment() -> dict[str, str]:
-    """The environment variables that are set and decide the numbers of a run."""
-    return {name: os.environ[name] for name in DECISIVE_VARIABLES if name in os.environ}
+def environment() -> dict[str, str | None]:
+    """The environment variables that decide the numbers of a run; None: not set."""
+    return {name: os.environ.get(name) for name in DECISIVE_VARIABLES}

@@ -180,23 +180,23 @@ class Workdir:
     def changes(self) -> list[str]:
         """What computes otherwise than at the last start of the run, a line each.
 
-        "tensorflow: 2.20.0 -> 2.21.0". The run can go on, but with other rounding.
+        "tensorflow: 2.20.0 -> 2.21.0". The run can go on, but with other rounding. What
+        was not recorded then is not compared.
         """
         record = self._read("flags.json")
         found = []
         for part, now in _what_computes().items():
-            before = record.get(part)
-            if before is None or before == now:
+            if part not in record:
                 continue
+            before = record[part]
             if isinstance(now, list):
-                found.append(f"{part}: {', '.join(before)} -> {', '.join(now)}")
-                continue
+                now, before = ({part: ", ".join(names)} for names in (now, before))
             found += [
-                f"{name}: {before.get(name, 'not set')} -> {now.get(name, 'not set')}"
-                for name in sorted(before.keys() | now.keys())
-                if before.get(name) != now.get(name)
+                f"{name}: {before[name] or 'not set'} -> {now[name] or 'not set'}"
+                for name in now.keys() & before.keys()
+                if now[name] != before[name]
             ]
-        return found
+        return sorted(found)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Records the last metrics."""

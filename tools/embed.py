@@ -26,6 +26,7 @@ with quiet.start():
 
     from tf_dpred.data import folder as image_folder
     from tf_dpred.data import image_files
+    from tf_dpred.files import printable
     from tf_dpred.restore import newest_export
 
 BATCH = 64
@@ -49,7 +50,7 @@ def encode(
     except tf.errors.InvalidArgumentError as error:
         if len(files) == 1:
             reason = image_files.reason_of(error)
-            print(f"left out {files[0]}: {reason}", file=sys.stderr)
+            print(f"left out {printable(files[0])}: {reason}", file=sys.stderr)
             return []
     return [pair for file in files for pair in encode(signature, folder, [file])]
 

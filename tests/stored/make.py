@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+import tf_dpred  # noqa: F401, chooses TensorFlow's kernels before that loads
 from tf_dpred import checkpoint, export, restore, train
 from tf_dpred.config import Config
 

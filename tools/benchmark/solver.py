@@ -12,6 +12,7 @@ import argparse
 
 import numpy as np
 
+import tf_dpred  # noqa: F401, chooses TensorFlow's kernels before that loads
 from tools.peers.serve import milliseconds, serve
 
 EPS = 0.1
