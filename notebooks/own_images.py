@@ -23,19 +23,19 @@ import os
 import tempfile
 from pathlib import Path
 
-import tf_dpred  # noqa: F401, chooses TensorFlow's kernels before that loads
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import matplotlib.pyplot as plt
 import numpy as np
-import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from tf_dpred import export, restore
-from tf_dpred.config import Config
-from tf_dpred.evaluation import knn
-from tf_dpred.train import Pretraining
+from tf_dpred import quiet
+
+with quiet.start():
+    import tensorflow as tf
+
+    from tf_dpred import export, restore
+    from tf_dpred.config import Config
+    from tf_dpred.evaluation import knn
+    from tf_dpred.train import Pretraining
 
 # Cut short, to see whether it runs: TF_DPRED_SHORT=1 python notebooks/own_images.py
 SHORT = os.environ.get("TF_DPRED_SHORT") == "1"

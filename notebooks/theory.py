@@ -22,23 +22,23 @@ import os
 import tempfile
 from pathlib import Path
 
-import tf_dpred  # noqa: F401, chooses TensorFlow's kernels before that loads
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import keras
 import matplotlib.pyplot as plt
 import numpy as np
-import tensorflow as tf
 
-from tf_dpred.callbacks.target_ema import TargetEMA
-from tf_dpred.model import DirectPred
-from tf_dpred.optimizers import SGD
-from tf_dpred.predictors import Linear
-from tf_dpred.runtime import set_precision
-from tf_dpred.schedules import ema_momentum
-from tf_dpred.theory import basin, flow, modes
-from tf_dpred.theory.levers import Levers, from_training
+from tf_dpred import quiet
+
+with quiet.start():
+    import keras
+    import tensorflow as tf
+
+    from tf_dpred.callbacks.target_ema import TargetEMA
+    from tf_dpred.model import DirectPred
+    from tf_dpred.optimizers import SGD
+    from tf_dpred.predictors import Linear
+    from tf_dpred.runtime import set_precision
+    from tf_dpred.schedules import ema_momentum
+    from tf_dpred.theory import basin, flow, modes
+    from tf_dpred.theory.levers import Levers, from_training
 
 # Cut short, to see whether it runs: TF_DPRED_SHORT=1 python notebooks/theory.py
 SHORT = os.environ.get("TF_DPRED_SHORT") == "1"
