@@ -27,13 +27,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 
-from tf_dpred import quiet
+from tf_dpred.system import quiet
 
 with quiet.start():
     import tensorflow as tf
 
-    from tf_dpred import export, restore
     from tf_dpred.config import Config
+    from tf_dpred.encoders import export, restore
     from tf_dpred.evaluation import knn
     from tf_dpred.train import Pretraining
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from tf_dpred import quiet
+from tf_dpred.system import quiet
 
 with quiet.start():
     import keras
@@ -35,8 +35,8 @@ with quiet.start():
     from tf_dpred.model import DirectPred
     from tf_dpred.optimizers import SGD
     from tf_dpred.predictors import Linear
-    from tf_dpred.runtime import set_precision
     from tf_dpred.schedules import ema_momentum
+    from tf_dpred.system.devices import set_precision
     from tf_dpred.theory import basin, flow, modes
     from tf_dpred.theory.levers import Levers, from_training
 

@@ -50,13 +50,13 @@ def _worker(count: int) -> ProcessPoolExecutor:
 
 
 def _split(count: int) -> None:
-    from tf_dpred.runtime import split_cpu
+    from tf_dpred.system.devices import split_cpu
 
     split_cpu(count)
 
 
 def _call(precision: str, function: Callable, args: tuple):
-    from tf_dpred.runtime import set_precision
+    from tf_dpred.system.devices import set_precision
 
     set_precision(precision)
     return function(*args)

@@ -14,7 +14,7 @@ from test_recovery import assert_bit_equal, last, pretraining
 
 from tf_dpred.data import pipeline
 from tf_dpred.data.bad_images import BadImages, named_errors
-from tf_dpred.data.sources import open_source
+from tf_dpred.data.datasets import open_source
 from tf_dpred.data.views import view_pair
 from tf_dpred.errors import TooManyBadImages, UnreadableImage
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import toys
 
-from tf_dpred.callbacks import guards, history, knn, monitor
-from tf_dpred.callbacks.checkpoint import Checkpoints, training_state
-from tf_dpred.callbacks.history import EpochLog
+from tf_dpred.callbacks import health, json_lines, knn_monitor, progress
+from tf_dpred.callbacks.checkpointing import Checkpoints, training_state
+from tf_dpred.callbacks.json_lines import EpochLog
 from tf_dpred.config import EvaluationConfig
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import MLP, Direct, Identity
@@ -29,14 +29,14 @@ def spreads(callback, values):
 
 
 def test_collapse_warning__once_for_each_collapse(caplog):
-    spreads(guards.CollapseWarning(0.1), [0.9, 0.05, 0.01, 0.5, 0.02])
+    spreads(health.CollapseWarning(0.1), [0.9, 0.05, 0.01, 0.5, 0.02])
     found = [m.split(":")[0] for m in messages(caplog)]
     assert found == ["epoch 2", "epoch 5"]
     assert "0.0500 (1 = spread, 0 = collapsed)" in messages(caplog)[0]
 
 
 def test_collapse_warning__none_above_the_threshold(caplog):
-    callback = guards.CollapseWarning(0.1)
+    callback = health.CollapseWarning(0.1)
     spreads(callback, [0.9, 0.1])
     callback.on_epoch_end(2, {})
     callback.on_epoch_end(3, None)
@@ -48,7 +48,7 @@ def test_collapse_warning__in_a_run_that_collapses(caplog):
     dense = model.online.get_layer("projection")
     dense.kernel.assign(1e-4 * dense.kernel)
     dense.bias.assign(np.ones(toys.DIM))
-    toys.fit(model, toys.views(1), callbacks=[guards.CollapseWarning()])
+    toys.fit(model, toys.views(1), callbacks=[health.CollapseWarning()])
     assert len(messages(caplog)) == 1
 
 
@@ -58,13 +58,13 @@ def test_stop_on_non_finite__ends_the_run_with_a_name_and_a_step(value):
     first, second = toys.views(4)
     first[2, 0, 0] = value
     with pytest.raises(FloatingPointError, match="loss is not finite at step 2"):
-        toys.fit(model, (first, second), callbacks=[guards.StopOnNonFinite()])
+        toys.fit(model, (first, second), callbacks=[health.StopOnNonFinite()])
     assert model.steps_done == 3
 
 
 def test_stop_on_non_finite__lets_a_finite_run_go_on():
     model = toys.compiled()
-    toys.fit(model, toys.views(3), callbacks=[guards.StopOnNonFinite()])
+    toys.fit(model, toys.views(3), callbacks=[health.StopOnNonFinite()])
     assert model.steps_done == 3
 
 
@@ -76,7 +76,7 @@ def test_report_skipped__counts_from_where_it_began(caplog):
     for expected in (2, 4):
         caplog.clear()
         log = {}
-        report = guards.ReportSkipped()
+        report = health.ReportSkipped()
         toys.fit(model, (first, second), callbacks=[report])
         report.on_epoch_end(0, log)
         assert log == {"skipped_updates": expected}
@@ -89,9 +89,9 @@ def test_report_skipped__counts_from_where_it_began(caplog):
 # kNN.
 
 
-def knn_monitor(every, epochs):
+def new_knn_monitor(every, epochs):
     config = EvaluationConfig(knn_every=every, knn_k=3)
-    return knn.KNNMonitor(toys.labelled(), toys.labelled(), 2, config, epochs)
+    return knn_monitor.KNNMonitor(toys.labelled(), toys.labelled(), 2, config, epochs)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def knn_monitor(every, epochs):
 def test_knn_monitor__every_n_epochs_and_after_the_last(
     every, epochs, expected, monkeypatch
 ):
-    callback = knn_monitor(every, epochs)
+    callback = new_knn_monitor(every, epochs)
     monkeypatch.setattr(callback, "_evaluate", lambda epoch: 0.5)
     logs = {epoch: {} for epoch in range(epochs)}
     for epoch in range(epochs):
@@ -118,7 +118,7 @@ def test_knn_monitor__in_a_run(caplog):
     model = toys.compiled()
     with caplog.at_level(logging.INFO, logger="absl"):
         history = toys.fit(
-            model, toys.views(1), callbacks=[knn_monitor(5, 2)], epochs=2
+            model, toys.views(1), callbacks=[new_knn_monitor(5, 2)], epochs=2
         ).history
     assert history["knn"] == [1.0]
     # Before training and after the last epoch.
@@ -132,21 +132,21 @@ def test_knn_monitor__a_continued_run_is_not_evaluated_at_its_start(caplog):
     model = toys.compiled()
     toys.fit(model, toys.views(1))
     with caplog.at_level(logging.INFO, logger="absl"):
-        toys.fit(model, toys.views(1), callbacks=[knn_monitor(5, 9)])
+        toys.fit(model, toys.views(1), callbacks=[new_knn_monitor(5, 9)])
     assert messages(caplog) == []
 
 
 # Progress.
 
 
-def progress(model, epochs=2, seconds=0.0):
-    return monitor.Progress(toys.BATCH, 2, epochs, seconds=seconds)
+def new_progress(model, epochs=2, seconds=0.0):
+    return progress.Progress(toys.BATCH, 2, epochs, seconds=seconds)
 
 
 def test_progress__lines(caplog):
     model = toys.compiled(optimizer=SGD(0.125))
     with caplog.at_level(logging.INFO, logger="absl"):
-        toys.fit(model, toys.views(2), callbacks=[progress(model)], epochs=2)
+        toys.fit(model, toys.views(2), callbacks=[new_progress(model)], epochs=2)
     lines = messages(caplog)
     # The first step is left out of the speed; then each step, and each epoch's end.
     assert [line.split("  ")[0] for line in lines] == [
@@ -165,7 +165,7 @@ def test_progress__lines(caplog):
 
 def test_progress__fits_a_console(caplog):
     model = toys.compiled(optimizer=SGD(0.000123456))
-    callback = monitor.Progress(4096, 312, 1000)
+    callback = progress.Progress(4096, 312, 1000)
     callback.set_model(model)
     model.optimizer.iterations.assign(312 * 998 + 100)
     callback._epoch = 998
@@ -190,7 +190,7 @@ def test_progress__fits_a_console(caplog):
 def test_progress__quiet_between_the_ends_of_epochs(caplog):
     model = toys.compiled()
     with caplog.at_level(logging.INFO, logger="absl"):
-        toys.fit(model, toys.views(2), callbacks=[progress(model, seconds=1e9)])
+        toys.fit(model, toys.views(2), callbacks=[new_progress(model, seconds=1e9)])
     assert len(messages(caplog)) == 1
 
 
@@ -199,7 +199,7 @@ def test_progress__quiet_between_the_ends_of_epochs(caplog):
     [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00"), (90061, "25:01:01")],
 )
 def test_duration__text(seconds, text):
-    assert monitor._duration(seconds) == text
+    assert progress._duration(seconds) == text
 
 
 # Epochs as text.
@@ -226,7 +226,7 @@ def test_epoch_log__what_was_measured_before_training_is_epoch_0(tmp_path):
     log.set_model(toys.compiled())
     log.on_train_begin({})
     log.on_train_begin({"knn": 0.25})
-    assert history.read(log.path) == [{"epoch": 0, "step": 0, "knn": 0.25}]
+    assert json_lines.read(log.path) == [{"epoch": 0, "step": 0, "knn": 0.25}]
 
 
 def test_read__a_damaged_line_is_named(tmp_path):
@@ -234,7 +234,7 @@ def test_read__a_damaged_line_is_named(tmp_path):
     path.write_text('{"epoch": 1}\n{"epoch"; 2}\n{"epoch": 3}\n')
     message = r"received a damaged .*epochs\.jsonl \(.*, accepted: one JSON object"
     with pytest.raises(ValueError, match=message):
-        history.read(path)
+        json_lines.read(path)
 
 
 # Checkpoints.

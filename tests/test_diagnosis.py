@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from tf_dpred import diagnosis
 from tf_dpred.config import PREDICTORS, Config
+from tf_dpred.reports import diagnosis
 from tf_dpred.theory import measures
 
 D = 8

@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from tf_dpred import main, restore, train
+from tf_dpred import main, train
 from tf_dpred.config import Config
-from tf_dpred.evaluation.run import Evaluation
+from tf_dpred.encoders import restore
+from tf_dpred.evaluation.evaluate import Evaluation
 
 CHECKOUT = Path(__file__).parent.parent
 DOCS = CHECKOUT / "docs" / "downstream.md"

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpred import export, restore, train
+from tf_dpred import train
 from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.config import Config
 from tf_dpred.data import views
+from tf_dpred.encoders import export, restore
 from tf_dpred.networks.normalization import BatchNormalization
 
 TINY = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tf_dpred.files import printable
+from tf_dpred.system.files import printable
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,15 @@ from test_recovery import (
     with_callback,
 )
 
-from tf_dpred import checkpoint
-from tf_dpred.callbacks import history
+from tf_dpred.callbacks import json_lines
 from tf_dpred.callbacks.tensorboard import TensorBoard
 from tf_dpred.errors import Preempted
 from tf_dpred.optimizers import SGD
+from tf_dpred.records import checkpoints
 
 
 def test_checkpoints__full_disk_is_reported_and_training_goes_on(tmp_path, monkeypatch):
-    real, calls = checkpoint.save, []
+    real, calls = checkpoints.save, []
 
     def save(path, state):
         calls.append(path.name)
@@ -32,7 +32,7 @@ def test_checkpoints__full_disk_is_reported_and_training_goes_on(tmp_path, monke
             raise OSError(28, "No space left on device")
         real(path, state)
 
-    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(checkpoints, "save", save)
     run = pretraining(str(tmp_path), checkpoint_every=2)
     assert run.run()["step"] == 10
     assert calls[:3] == [f"step-0000000{n}.npz" for n in (2, 4, 5)]
@@ -46,21 +46,21 @@ def test_checkpoints__a_full_disk_is_tried_again_at_the_next_one(tmp_path, monke
         if steps[-1] < 20:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(checkpoints, "save", save)
     pretraining(str(tmp_path), checkpoint_every=4, batch_size=2, epochs=1).run()
     assert steps[:5] == [4, 8, 12, 16, 20]
 
 
 def test_epoch_log__is_complete_before_the_next_checkpoint(tmp_path, monkeypatch):
     """A disk that is full at the end of an epoch, and a stop in the next one."""
-    real, failing = history.write_whole, [True]
+    real, failing = json_lines.write_whole, [True]
 
     def write_whole(path, text):
         if failing and failing.pop():
             raise OSError(28, "No space left on device")
         real(path, text)
 
-    monkeypatch.setattr(history, "write_whole", write_whole)
+    monkeypatch.setattr(json_lines, "write_whole", write_whole)
     stop = At(8, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Preempted):
         with_callback(pretraining(str(tmp_path)), stop).run()
@@ -139,7 +139,7 @@ def test_full_disk__kills_nothing_that_was_saved(small_disk):
     with_callback(run, At(7, lambda: fill_up(fill)))
     with pytest.raises(OSError, match="No space left"):
         run.run()
-    path, _ = checkpoint.load_latest(workdir / "checkpoints")
+    path, _ = checkpoints.load_latest(workdir / "checkpoints")
     assert path.name == "step-00000006.npz"
     fill.unlink()
     assert pretraining(str(workdir), checkpoint_every=2).run()["step"] == 10
@@ -149,6 +149,6 @@ def test_checkpoints__last_one_that_fails_is_an_error(tmp_path, monkeypatch):
     def save(path, state):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(checkpoints, "save", save)
     with pytest.raises(OSError, match="No space left"):
         pretraining(str(tmp_path)).run()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import toys
 
-from tf_dpred.callbacks.checkpoint import training_state
+from tf_dpred.callbacks.checkpointing import training_state
 from tf_dpred.losses import LOSSES
 from tf_dpred.model import DirectPred
 from tf_dpred.optimizers import SGD

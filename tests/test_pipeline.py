@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tf_dpred.data import image_ops, pipeline, views
-from tf_dpred.data.sources import from_arrays, open_source
+from tf_dpred.data.datasets import from_arrays, open_source
 from tf_dpred.data.views import ViewPair, ViewSpec, view_pair
 
 PLAIN = ViewSpec(

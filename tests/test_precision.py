@@ -7,11 +7,11 @@ import tensorflow as tf
 import toys
 from devices import on_two_devices, strategy
 
-from tf_dpred import loss_scale
-from tf_dpred.callbacks.checkpoint import training_state
-from tf_dpred.callbacks.guards import ReportLossScale
+from tf_dpred.callbacks.checkpointing import training_state
+from tf_dpred.callbacks.health import ReportLossScale
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import Direct, Linear
+from tf_dpred.step import loss_scale
 
 
 def moved(precision, policy, steps=1):

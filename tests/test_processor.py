@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tf_dpred import processor, runtime
 from tf_dpred.config import TrainingConfig
+from tf_dpred.system import devices, processor
 
 AVX2 = "model name\t: Some CPU\nflags\t\t: fpu avx avx2\n\nflags\t: avx512f\n"
 AVX512 = "flags\t: avx2 avx512f"
@@ -61,8 +61,8 @@ def test_setup__says_what_is_emulated(
     on_accelerator, said, cpuinfo, monkeypatch, caplog, policy
 ):
     cpuinfo(AVX2)
-    monkeypatch.setattr(runtime, "trains_on_accelerator", lambda config: on_accelerator)
-    runtime.setup(TrainingConfig(precision="mixed_bfloat16"))
+    monkeypatch.setattr(devices, "trains_on_accelerator", lambda config: on_accelerator)
+    devices.setup(TrainingConfig(precision="mixed_bfloat16"))
     assert ("--precision: mixed_bfloat16 is slow" in caplog.text) == said
 
 

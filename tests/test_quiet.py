@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tf_dpred import quiet
+from tf_dpred.system import quiet
 
 
 @pytest.fixture

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import toys
 
-from tf_dpred import checkpoint, train
-from tf_dpred.callbacks.checkpoint import Checkpoints
-from tf_dpred.callbacks.guards import StopOnNonFinite
+from tf_dpred import train
+from tf_dpred.callbacks.checkpointing import Checkpoints
+from tf_dpred.callbacks.health import StopOnNonFinite
 from tf_dpred.callbacks.pictures import Pictures
 from tf_dpred.config import Config
 from tf_dpred.errors import Preempted
-from tf_dpred.guard import QUANTITIES, FiniteGuard
 from tf_dpred.networks.normalization import BatchNormalization
 from tf_dpred.optimizers import SGD
-from tf_dpred.workdir import Workdir
+from tf_dpred.records import checkpoints
+from tf_dpred.records.workdir import Workdir
+from tf_dpred.step.finite import QUANTITIES, FiniteGuard
 
 CHECKOUT = Path(__file__).parent.parent
 TINY = {
@@ -76,7 +77,7 @@ def with_callback(run, callback):
 
 
 def last(workdir):
-    return checkpoint.load_latest(Path(workdir) / "checkpoints")[1]
+    return checkpoints.load_latest(Path(workdir) / "checkpoints")[1]
 
 
 def assert_bit_equal(a, b):
@@ -155,7 +156,7 @@ def test_main__signals_and_the_lock(tmp_path):
     flags += [f"--workdir={tmp_path}", "--checkpoint_every=5"]
     command = [sys.executable, "-m", "tf_dpred.main", *flags]
     with subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE) as first:
-        wait_for(lambda: checkpoint.list_all(tmp_path / "checkpoints"))
+        wait_for(lambda: checkpoints.list_all(tmp_path / "checkpoints"))
         second = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
         assert second.returncode == 2
         assert f"process {first.pid} on" in second.stderr
@@ -163,12 +164,12 @@ def test_main__signals_and_the_lock(tmp_path):
         assert first.wait() == 75
     # A crash leaves no lock behind.
     with subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE) as third:
-        newest = checkpoint.list_all(tmp_path / "checkpoints")[-1]
-        wait_for(lambda: checkpoint.list_all(tmp_path / "checkpoints")[-1] > newest)
+        newest = checkpoints.list_all(tmp_path / "checkpoints")[-1]
+        wait_for(lambda: checkpoints.list_all(tmp_path / "checkpoints")[-1] > newest)
         third.kill()
     with subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE) as fourth:
-        newest = checkpoint.list_all(tmp_path / "checkpoints")[-1]
-        wait_for(lambda: checkpoint.list_all(tmp_path / "checkpoints")[-1] > newest)
+        newest = checkpoints.list_all(tmp_path / "checkpoints")[-1]
+        wait_for(lambda: checkpoints.list_all(tmp_path / "checkpoints")[-1] > newest)
         fourth.send_signal(signal.SIGTERM)
         assert fourth.wait() == 75
 
@@ -183,7 +184,7 @@ def test_lock__second_process_is_refused(tmp_path):
 
 def test_restore__damaged_checkpoint_is_passed_over(tmp_path):
     pretraining(str(tmp_path), epochs=2).run()
-    newest = checkpoint.list_all(tmp_path / "checkpoints")[-1]
+    newest = checkpoints.list_all(tmp_path / "checkpoints")[-1]
     damaged = bytearray(newest.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     newest.write_bytes(damaged)
@@ -192,7 +193,7 @@ def test_restore__damaged_checkpoint_is_passed_over(tmp_path):
     set_aside = newest.with_name("step-00000010.npz.damaged")
     assert set_aside.read_bytes() == damaged
     assert run.run()["step"] == 10
-    assert [path.name for path in checkpoint.list_all(newest.parent)] == [
+    assert [path.name for path in checkpoints.list_all(newest.parent)] == [
         "step-00000005.npz",
         "step-00000010.npz",
     ]
@@ -205,7 +206,7 @@ def test_restore__other_variables_are_refused(tmp_path):
     toys.fit(model, toys.views(1), callbacks=[saver])
     other = toys.model(target=False)
     other.compile(SGD())
-    with pytest.raises(checkpoint.CheckpointError, match=r"not in the model .*target"):
+    with pytest.raises(checkpoints.CheckpointError, match=r"not in the model .*target"):
         Checkpoints(other, tmp_path, steps_per_epoch=4).restore()
 
 
@@ -218,7 +219,7 @@ def test_load__a_disk_that_fails_is_not_a_damaged_file(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "load", load)
     with pytest.raises(OSError, match="Input/output"):
         pretraining(str(tmp_path))
-    assert len(checkpoint.list_all(tmp_path / "checkpoints")) == 2
+    assert len(checkpoints.list_all(tmp_path / "checkpoints")) == 2
 
 
 @pytest.mark.parametrize("index", range(len(QUANTITIES)))
@@ -242,7 +243,7 @@ def test_nonfinite__stops_at_the_step(tmp_path, steps_per_execution):
     saver = Checkpoints(model, tmp_path, steps_per_epoch=6, every=1)
     with pytest.raises(FloatingPointError, match="loss is not finite at step 4"):
         toys.fit(model, (first, second), callbacks=[StopOnNonFinite(), saver])
-    good = checkpoint.load_latest(tmp_path)[1]
+    good = checkpoints.load_latest(tmp_path)[1]
     assert all(np.isfinite(array).all() for array in good.values())
 
 

@@ -9,7 +9,7 @@ import toys
 from devices import on_devices, strategy
 from keras.optimizers.schedules import CosineDecay
 
-from tf_dpred.callbacks.checkpoint import training_state
+from tf_dpred.callbacks.checkpointing import training_state
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import Direct
 

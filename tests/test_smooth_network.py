@@ -34,7 +34,7 @@ def backbone():
 
 def train(settings):
     """One run in this process; writes its last variables and losses."""
-    from tf_dpred.callbacks.checkpoint import training_state
+    from tf_dpred.callbacks.checkpointing import training_state
     from tf_dpred.config import Config
     from tf_dpred.train import Pretraining
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpred import checkpoint, restore, train
-from tf_dpred.callbacks.checkpoint import Checkpoints
+from tf_dpred import train
+from tf_dpred.callbacks.checkpointing import Checkpoints
 from tf_dpred.config import Config
 from tf_dpred.data.views import view_pair
+from tf_dpred.encoders import restore
+from tf_dpred.records import checkpoints
 
 STORED = Path(__file__).parent / "stored"
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
@@ -22,7 +24,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     "workdir", sorted(STORED.glob("checkpoint_v*")), ids=lambda path: path.name
 )
 def test_stored__checkpoint(workdir):
-    path, _ = checkpoint.load_latest(workdir / "checkpoints")
+    path, _ = checkpoints.load_latest(workdir / "checkpoints")
     with np.load(path) as file:
         assert f"checkpoint_v{file['format_version']}" == workdir.name
     encoder = restore.open_encoder(restore.evaluation_config({"workdir": str(workdir)}))

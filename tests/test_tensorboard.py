@@ -11,14 +11,14 @@ import toys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from tf_dpred import pictures
-from tf_dpred.callbacks.knn import KNNMonitor
+from tf_dpred.callbacks.knn_monitor import KNNMonitor
 from tf_dpred.callbacks.pictures import Pictures
 from tf_dpred.callbacks.profile import Profile
 from tf_dpred.callbacks.tensorboard import TensorBoard
-from tf_dpred.callbacks.theory import TheoryMonitor
+from tf_dpred.callbacks.theory_monitor import TheoryMonitor
 from tf_dpred.config import EvaluationConfig
 from tf_dpred.optimizers import SGD
+from tf_dpred.reports import tiles
 
 
 def monitor():
@@ -184,13 +184,13 @@ def test_pictures__neighbours_and_map(tmp_path):
     picture = picture_of(event)
     # Test image 3 and its nearest, itself, in the fourth line; the frame tells that
     # both are of class 0.
-    side = 64 + 2 * pictures.GAP
+    side = 64 + 2 * tiles.GAP
     line = picture[3 * side : 4 * side]
     assert (line[side // 2, side // 2] == 3).all()
-    assert (line[side // 2, side + pictures.GAP + side // 2] == 3).all()
-    assert tuple(line[0, side + pictures.GAP]) == pictures.RIGHT
+    assert (line[side // 2, side + tiles.GAP + side // 2] == 3).all()
+    assert tuple(line[0, side + tiles.GAP]) == tiles.RIGHT
     # The last of the eight is of another class.
-    assert tuple(line[0, 8 * (side + pictures.GAP)]) == pictures.WRONG
+    assert tuple(line[0, 8 * (side + tiles.GAP)]) == tiles.WRONG
     table = np.loadtxt(tmp_path / "projector/features.tsv")
     np.testing.assert_allclose(table, Features().features["test"][0], atol=1e-3)
     labels = (tmp_path / "projector/labels.tsv").read_text().split()

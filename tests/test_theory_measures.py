@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import toys
 
-from tf_dpred.callbacks.history import read
-from tf_dpred.callbacks.theory import TheoryMonitor
+from tf_dpred.callbacks.json_lines import read
+from tf_dpred.callbacks.theory_monitor import TheoryMonitor
 from tf_dpred.optimizers import SGD
 from tf_dpred.predictors import MLP, Direct
 from tf_dpred.theory import measures

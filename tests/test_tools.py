@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 import toys
 
-from tf_dpred import export, restore
 from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.config import Config
 from tf_dpred.data import views
+from tf_dpred.encoders import export, restore
 from tf_dpred.optimizers import SGD
 from tf_dpred.schedules import ema_momentum
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpred import runtime, workdir
 from tf_dpred.config import Config
-from tf_dpred.data.sources import from_arrays, open_source
-from tf_dpred.workdir import Workdir
+from tf_dpred.data.datasets import from_arrays, open_source
+from tf_dpred.records import workdir
+from tf_dpred.records.workdir import Workdir
 
 
 def source(num_examples, value=0):
@@ -70,7 +70,7 @@ def test_changes__of_what_computes(tmp_path, monkeypatch):
     devices = tf.config.list_logical_devices()
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda: devices[:1] * 2)
     monkeypatch.setattr(
-        workdir, "versions", lambda: {**runtime.versions(), "keras": "4"}
+        workdir, "versions", lambda: {**devices.versions(), "keras": "4"}
     )
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     monkeypatch.setenv("XLA_FLAGS", "--xla")

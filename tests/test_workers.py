@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tf_dpred import cluster
 from tf_dpred.config import Config
+from tf_dpred.system import cluster
 
 CHECKOUT = Path(__file__).parent.parent
 ADDRESSES = ["127.0.0.1:1", "127.0.0.1:2"]
@@ -236,9 +236,9 @@ def test_tf_config__none_one_and_a_chief(monkeypatch):
 
 
 def test_multi_worker__needs_tf_config(monkeypatch):
-    from tf_dpred import runtime
+    from tf_dpred.system import devices
 
     monkeypatch.delenv("TF_CONFIG", raising=False)
     config = Config.from_dict({"strategy": "multi_worker"}).training
     with pytest.raises(ValueError, match="'multi_worker' without TF_CONFIG"):
-        runtime.make_strategy(config)
+        devices.make_strategy(config)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred.callbacks.checkpoint import training_state
+from tf_dpred.callbacks.checkpointing import training_state
 from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.model import DirectPred
 from tf_dpred.networks.normalization import BatchNormalization

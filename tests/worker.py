@@ -11,7 +11,7 @@ import sys
 import numpy as np
 from test_recovery import At, pretraining, with_callback
 
-from tf_dpred.callbacks.checkpoint import training_state
+from tf_dpred.callbacks.checkpointing import training_state
 from tf_dpred.errors import Preempted, WorkerLost
 
 

@@ -13,6 +13,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from tf_dpred.errors import Refused
+
 # The parts a method name stands for; each stays a flag of its own.
 METHODS: dict[str, dict[str, Any]] = {
     "directpred": {"predictor": "direct", "ema": True},
@@ -60,9 +62,20 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def refuse(name: str, received: Any, accepted: str) -> NoReturn:
-    """Raises the one-line error for a setting: flag, received, accepted."""
-    raise ValueError(f"--{name}: received {received!r}, accepted: {accepted}.")
+def refuse(name: str, received: Any, accepted: str, *, detail: str = "") -> NoReturn:
+    """Raises the one-line error for bad input: flag, received, accepted.
+
+    Args:
+      name: of the flag, or of an environment variable (in capital letters).
+      received: the value.
+      accepted: in words, without a full stop.
+      detail: what else is known of the value; follows it without a space.
+
+    Raises:
+      Refused: always.
+    """
+    option = name if name.isupper() else f"--{name}"
+    raise Refused(f"{option}: received {received!r}{detail}, accepted: {accepted}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -503,6 +516,29 @@ class EvaluationConfig(Section):
         "learning rate per 256 images of linear_eval --protocol=imagenet or "
         "finetune; none: chosen on held-out training images",
         above=0.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FilesConfig(Section):
+    """What single modes read and write; no part of a run's settings."""
+
+    output: str | None = setting(
+        None, "the file that the mode writes; of shrink_images, the folder"
+    )
+    features: str | None = setting(
+        None, "features.npz of --mode=embed, to be searched by --mode=neighbours"
+    )
+    query: str | None = setting(None, "the image file whose neighbours are shown")
+    neighbours: int = setting(8, "nearest images shown", at_least=1)
+    beside: str | None = setting(
+        None, "work directories that --mode=report shows beside --workdir: DIR,DIR"
+    )
+    short_side: int = setting(
+        512, "of the images that shrink_images makes, in pixels", at_least=8
+    )
+    quality: int = setting(
+        95, "of the JPEGs that shrink_images makes", at_least=1, at_most=100
     )
 
 

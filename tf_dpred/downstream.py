@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tf_dpred import export, restore
 from tf_dpred.data.bad_images import named_errors
-from tf_dpred.evaluation import results
-from tf_dpred.evaluation.run import Evaluation, setup
+from tf_dpred.encoders import export, restore
+from tf_dpred.evaluation.evaluate import Evaluation, setup
+from tf_dpred.records import results
 
 
 def run(mode: str, given: Mapping[str, Any]) -> str:

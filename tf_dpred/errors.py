@@ -1,10 +1,22 @@
-"""How a run ends that neither was refused nor came to its end.
+"""How the program ends other than by doing its work: exit codes and exceptions.
 
 `main` chooses the exit code by these classes before TensorFlow is imported, so nothing
 here needs it.
 """
 
 from __future__ import annotations
+
+# The exit code of the program.
+REFUSED = 2  # bad input: nothing was done
+FAILED = 1  # a number was not finite, a file not written, a worker lost
+PREEMPTED = 75  # SIGTERM or SIGINT; a checkpoint was written (EX_TEMPFAIL)
+
+
+class Refused(ValueError):
+    """Bad input: the message is one line, and nothing was done.
+
+    Raised by `config.refuse` alone. Any other exception is a failure or a bug.
+    """
 
 
 class RunFailed(Exception):

@@ -9,9 +9,10 @@ from logging import INFO, WARNING, Formatter, LogRecord
 
 from absl import app, flags, logging
 
-from tf_dpred import exit_codes, quiet
+from tf_dpred import errors
 from tf_dpred import flags as tf_dpred_flags
 from tf_dpred.errors import Preempted, RunFailed
+from tf_dpred.system import quiet
 
 flags.adopt_module_key_flags(tf_dpred_flags)
 
@@ -25,8 +26,9 @@ def main(argv: Sequence[str]) -> None:
         with quiet.start():
             import tensorflow  # noqa: F401
         if flags.FLAGS.mode == "preview":
-            from tf_dpred import preview, train
+            from tf_dpred import train
             from tf_dpred.data.bad_images import BadImages
+            from tf_dpred.reports import preview
 
             source = train.training_source(
                 config, BadImages(config.data.max_bad_images)
@@ -34,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
             logging.info("wrote %s", preview.write(config, source))
             return
         if flags.FLAGS.mode == "diagnose":
-            from tf_dpred import diagnosis
+            from tf_dpred.reports import diagnosis
 
             print(diagnosis.report(config.training.workdir))
             return
@@ -49,14 +51,14 @@ def main(argv: Sequence[str]) -> None:
     except (ValueError, OSError, RunFailed) as error:
         logging.debug("refused", exc_info=True)
         failed = isinstance(error, RunFailed)
-        sys.exit(_complain(error, exit_codes.FAILED if failed else exit_codes.REFUSED))
+        sys.exit(_complain(error, errors.FAILED if failed else errors.REFUSED))
     try:
         run.run()
     except Preempted as stop:
         logging.info("%s", stop)
-        sys.exit(exit_codes.PREEMPTED)
+        sys.exit(errors.PREEMPTED)
     except (FloatingPointError, OSError, RunFailed) as error:
-        sys.exit(_complain(error, exit_codes.FAILED))
+        sys.exit(_complain(error, errors.FAILED))
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -69,7 +71,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (flags.Error, OSError) as error:
-        sys.exit(_complain(error, exit_codes.REFUSED))
+        sys.exit(_complain(error, errors.REFUSED))
 
 
 class _Line(Formatter):

@@ -9,13 +9,14 @@ import keras
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
-from tf_dpred import replicas, spectrum
-from tf_dpred.guard import FiniteGuard
-from tf_dpred.loss_scale import LossScale
+from tf_dpred import spectrum
 from tf_dpred.losses import LOSSES
-from tf_dpred.moments import ViewMoments
 from tf_dpred.predictors import Predictor
-from tf_dpred.replicas import EqualMean, StopRequest
+from tf_dpred.step.finite import FiniteGuard
+from tf_dpred.step.loss_scale import LossScale
+from tf_dpred.step.metrics import EqualMean, ViewMoments
+from tf_dpred.step.stop import StopRequest
+from tf_dpred.system import replicas
 
 
 class DirectPred(keras.Model):

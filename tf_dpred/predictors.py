@@ -20,9 +20,10 @@ import math
 import keras
 import tensorflow as tf
 
-from tf_dpred import newton_schulz, replicas, spectrum
+from tf_dpred import newton_schulz, spectrum
 from tf_dpred.config import SOLVERS, PredictorConfig
 from tf_dpred.networks.normalization import BatchNormalization
+from tf_dpred.system import replicas
 
 
 def _torch_uniform() -> keras.initializers.Initializer:

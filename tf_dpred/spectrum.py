@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tf_dpred import replicas
+from tf_dpred.system import replicas
 
 # The authors' code keeps every eigenvalue of W at or above this, relative to the
 # largest; without it a rank-deficient F would cut directions off for good.

@@ -12,34 +12,36 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from tf_dpred import preview, replicas, runtime, schedules
-from tf_dpred.callbacks.checkpoint import Checkpoints
-from tf_dpred.callbacks.guards import (
+from tf_dpred import schedules
+from tf_dpred.callbacks.checkpointing import Checkpoints
+from tf_dpred.callbacks.health import (
     CollapseWarning,
-    Preemption,
     ReportLossScale,
     ReportSkipped,
     StopOnNonFinite,
 )
-from tf_dpred.callbacks.history import EpochLog
-from tf_dpred.callbacks.knn import KNNMonitor
-from tf_dpred.callbacks.monitor import Progress
+from tf_dpred.callbacks.json_lines import EpochLog
+from tf_dpred.callbacks.knn_monitor import KNNMonitor
 from tf_dpred.callbacks.pictures import Pictures
+from tf_dpred.callbacks.preemption import Preemption
 from tf_dpred.callbacks.profile import Profile
+from tf_dpred.callbacks.progress import Progress
 from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.callbacks.tensorboard import TensorBoard
-from tf_dpred.callbacks.theory import TheoryMonitor
+from tf_dpred.callbacks.theory_monitor import TheoryMonitor
 from tf_dpred.config import Config, refuse
-from tf_dpred.data import pipeline, sources
+from tf_dpred.data import datasets, pipeline
 from tf_dpred.data.bad_images import BadImages, named_errors
-from tf_dpred.data.sources import Source
+from tf_dpred.data.datasets import Source
 from tf_dpred.data.views import ViewPair, view_pair
 from tf_dpred.errors import WorkerLost
 from tf_dpred.model import DirectPred
 from tf_dpred.networks import encoder
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import make_predictor
-from tf_dpred.workdir import MAY_CHANGE, Workdir
+from tf_dpred.records.workdir import MAY_CHANGE, Workdir
+from tf_dpred.reports import preview
+from tf_dpred.system import devices, replicas
 
 EVALUATION_BATCH = 256
 # Settings that TensorBoard does not show: they change no result.
@@ -55,8 +57,8 @@ def training_source(config: Config, bad_images: BadImages | None = None) -> Sour
     data = config.data
     split = data.split
     if split is None:
-        split, _ = sources.default_splits(data.dataset, data.data_dir)
-    return sources.open_source(
+        split, _ = datasets.default_splits(data.dataset, data.data_dir)
+    return datasets.open_source(
         data.dataset,
         split,
         data.data_dir,
@@ -71,13 +73,13 @@ def labelled_sources(
 ) -> tuple[Source, Source] | None:
     """The kNN monitor's searched and classified images; None without labels."""
     data, evaluation = config.data, config.evaluation
-    train, test = sources.default_splits(data.dataset, data.data_dir)
+    train, test = datasets.default_splits(data.dataset, data.data_dir)
     train = evaluation.eval_train_split or train
     test = evaluation.eval_test_split or test
     if test is None:
         return None
     bank, queries = (
-        sources.open_source(
+        datasets.open_source(
             data.dataset, split, data.data_dir, limit=limit, bad_images=bad_images
         )
         for split, limit in (
@@ -221,14 +223,14 @@ class Pretraining:
         self.config = config
         training = config.training
         # Of several workers one writes the files; the others only train.
-        self.share = runtime.place(training)
+        self.share = devices.place(training)
         self.is_chief = self.share[0] == 0
         self.workdir = Workdir(training.workdir)
         self.workdir.check_unchanged(config)
         if self.is_chief:
             self.workdir.lock()
         # Before any tensor is made: devices can only be set up before they are used.
-        self.strategy = runtime.setup(training)
+        self.strategy = devices.setup(training)
         with self._lost_workers():
             self._open(source, backbone)
 
@@ -497,7 +499,7 @@ class Pretraining:
 
     def _log_start(self) -> None:
         config = self.config
-        runtime.log_devices(self.strategy, config.training)
+        devices.log_devices(self.strategy, config.training)
         if not self.is_chief:
             index, workers = self.share
             logging.info("worker %d of %d: worker 0 logs and writes", index, workers)

@@ -23,9 +23,9 @@ from pathlib import Path
 from absl import app
 
 from tf_dpred import flags as tf_dpred_flags
-from tf_dpred import quiet
 from tf_dpred.config import Config
 from tf_dpred.main import parse
+from tf_dpred.system import quiet
 from tools import scaling
 from tools.benchmark.step import model_and_batch
 from tools.hardware import Machine
@@ -167,7 +167,7 @@ def machine_of(job: scaling.Job, parts: dict[str, float], images: float) -> Mach
 
 def report(job: scaling.Job, parts: dict[str, float], machine: Machine) -> str:
     """What was measured, the rates, and the step that they add up to."""
-    from tf_dpred.evaluation import results
+    from tf_dpred.records import results
 
     def gflops(value: float) -> str:
         return f"{value / 1e9:.1f} GFLOP/s"

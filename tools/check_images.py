@@ -16,13 +16,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tf_dpred import quiet
+from tf_dpred.system import quiet
 
 with quiet.start():
     import tensorflow as tf
 
     from tf_dpred.data import folder, image_files
-    from tf_dpred.files import printable
+    from tf_dpred.system.files import printable
 
 
 def unusable(root: Path, files: Sequence[str]) -> Iterator[tuple[str, str]]:

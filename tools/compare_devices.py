@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_dpred import checkpoint
+from tf_dpred.records import checkpoints
 
 NOISE = 1e-6
 WAYS = {"eager": ["--run_eagerly"], "graph": [], "xla": ["--jit_compile"]}
@@ -82,7 +82,7 @@ def main() -> None:
         )
         if done.returncode:
             sys.exit(f"{run}: exit code {done.returncode}\n{done.stderr[-2000:]}")
-        path, state = checkpoint.load_latest(workdir / "checkpoints")
+        path, state = checkpoints.load_latest(workdir / "checkpoints")
         if first is None:
             first = state, losses(workdir)
             print(f"{run:>5}: {len(state)} variables, {path.stem}", flush=True)

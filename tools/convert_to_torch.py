@@ -23,14 +23,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_dpred import quiet
+from tf_dpred.system import quiet
 
 with quiet.start():
     import keras
 
-    from tf_dpred import restore
+    from tf_dpred.encoders import restore
+    from tf_dpred.encoders.restore import Encoder
     from tf_dpred.networks.resnet import ARCHITECTURES
-    from tf_dpred.restore import Encoder
 
 # Variables of a Keras layer -> entries of a PyTorch module.
 ENTRIES = {

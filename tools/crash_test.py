@@ -24,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_dpred import checkpoint, exit_codes
+from tf_dpred import errors
+from tf_dpred.records import checkpoints
 
 
 def command(workdir: Path, flags: list[str]) -> list[str]:
@@ -67,7 +68,7 @@ def train_broken(
         if code == 0:
             return sent
         # A process that has not set up its handlers yet dies of SIGTERM itself.
-        if code not in (-number, exit_codes.PREEMPTED):
+        if code not in (-number, errors.PREEMPTED):
             sys.exit(f"exit code {code}; see {log.name}")
 
 
@@ -83,13 +84,13 @@ def event_files(workdir: Path) -> list[Path]:
 
 
 def last_step(workdir: Path) -> str:
-    paths = checkpoint.list_all(workdir / "checkpoints")
+    paths = checkpoints.list_all(workdir / "checkpoints")
     return paths[-1].stem if paths else "none"
 
 
 def differing_variables(a: Path, b: Path) -> list[str]:
     """Names of the arrays of two runs' last checkpoints that are not bit-equal."""
-    first, second = (checkpoint.load_latest(run / "checkpoints")[1] for run in (a, b))
+    first, second = (checkpoints.load_latest(run / "checkpoints")[1] for run in (a, b))
     return sorted(
         name
         for name in first.keys() | second.keys()
@@ -138,7 +139,7 @@ def main() -> None:
     epochs_equal = (whole / "epochs.jsonl").read_text() == (
         broken / "epochs.jsonl"
     ).read_text()
-    count = len(checkpoint.load_latest(whole / "checkpoints")[1])
+    count = len(checkpoints.load_latest(whole / "checkpoints")[1])
     print(f"{sent} times {args.signal}")
     if sent < args.kills:
         print(f"too few of {args.kills} signals: ask for more epochs")

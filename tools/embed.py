@@ -19,15 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_dpred import quiet
+from tf_dpred.system import quiet
 
 with quiet.start():
     import tensorflow as tf
 
     from tf_dpred.data import folder as image_folder
     from tf_dpred.data import image_files
-    from tf_dpred.files import printable
-    from tf_dpred.restore import newest_export
+    from tf_dpred.encoders.restore import newest_export
+    from tf_dpred.system.files import printable
 
 BATCH = 64
 

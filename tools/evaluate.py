@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags, logging
 
 from tf_dpred import flags as tf_dpred_flags
-from tf_dpred import quiet
+from tf_dpred.system import quiet
 
 MODES = ("linear_eval", "knn", "finetune")
 
@@ -33,8 +33,8 @@ def evaluations(given: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
       ValueError: see `evaluation.run.Evaluation`.
     """
     with quiet.start():
-        from tf_dpred import restore
-        from tf_dpred.evaluation.run import Evaluation
+        from tf_dpred.encoders import restore
+        from tf_dpred.evaluation.evaluate import Evaluation
 
     found = {}
     for encoder in (given.get("encoder", "online"), "untrained"):
@@ -47,7 +47,7 @@ def evaluations(given: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
 
 def table(found: dict[tuple[str, str], dict[str, Any]]) -> str:
     """Top-1 on the test split; a row an encoder."""
-    from tf_dpred.evaluation import results
+    from tf_dpred.records import results
 
     finetuned = next(r for (mode, _), r in found.items() if mode == "finetune")
     trained = finetuned["encoder"]

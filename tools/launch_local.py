@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from tf_dpred import cluster
+from tf_dpred.system import cluster
 
 
 def start(

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tf_dpred import quiet
+from tf_dpred.system import quiet
 
 with quiet.start():
     import keras
@@ -27,8 +27,8 @@ with quiet.start():
     from tf_dpred.model import DirectPred
     from tf_dpred.optimizers import SGD
     from tf_dpred.predictors import Identity, Linear, Symmetric
-    from tf_dpred.runtime import set_precision
     from tf_dpred.schedules import ema_momentum
+    from tf_dpred.system.devices import set_precision
     from tf_dpred.theory import flow, modes, theorems
     from tf_dpred.theory.levers import Levers, loss_factor
 

@@ -26,16 +26,17 @@ import matplotlib
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from tf_dpred import quiet
+from tf_dpred.system import quiet
 
 with quiet.start():
     import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from tf_dpred.callbacks.history import read
-    from tf_dpred.evaluation import results
-    from tf_dpred.theory import picture, style
-    from tf_dpred.workdir import read_json
+    from tf_dpred.callbacks.json_lines import read
+    from tf_dpred.records import results
+    from tf_dpred.records.workdir import read_json
+    from tf_dpred.reports import spectra
+    from tf_dpred.theory import style
 
 CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem;
@@ -241,7 +242,7 @@ def _of_one(run: Run) -> list[str]:
     sections = [f"<h2>{html.escape(run.name)}</h2>"]
     if run.theory:
         with tempfile.TemporaryDirectory() as directory:
-            _, svg = picture.draw(run.theory, Path(directory) / "spectra")
+            _, svg = spectra.draw(run.theory, Path(directory) / "spectra")
             sections.append(_figure(_inline(svg.read_text()), "Spectra of F and W."))
     captions = {
         "views": "From above: the image as evaluation sees it, view 1, view 2.",

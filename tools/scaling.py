@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tf_dpred import flags as tf_dpred_flags
-from tf_dpred import quiet
 from tf_dpred.config import Config
 from tf_dpred.main import parse
+from tf_dpred.system import quiet
 from tools.hardware import MACHINES, Machine
 
 VIEWS = 2
@@ -152,12 +152,12 @@ def job_of(config: Config) -> Job:
     Raises:
       ValueError: see `encoder.backbone`.
     """
-    from tf_dpred import runtime
     from tf_dpred.data.views import view_pair
     from tf_dpred.networks import encoder
     from tf_dpred.predictors import ClosedForm, make_predictor
+    from tf_dpred.system import devices
 
-    runtime.set_precision(config.training.precision)
+    devices.set_precision(config.training.precision)
     image_size, d = config.data.image_size, config.network.projector_dim
     pair = view_pair(config.data.views, config.data.view_strength)
     backbone = encoder.backbone(config.network, image_size)
@@ -330,7 +330,7 @@ def column(job: Job, machine: Machine, devices: int) -> dict:
 
 def table(columns: Sequence[dict]) -> str:
     """Markdown; milliseconds, a column for each count of devices."""
-    from tf_dpred.evaluation import results
+    from tf_dpred.records import results
 
     def row(name: str, cell) -> tuple[str, ...]:
         return name, *(cell(c) for c in columns)
@@ -405,7 +405,7 @@ def compute(given: argparse.Namespace, config: Config) -> tuple[list[dict], list
     Raises:
       ValueError: a wrong option.
     """
-    from tf_dpred import runtime
+    from tf_dpred.system import devices
 
     machine = machine_of(given)
     counts = given.devices.split(",")
@@ -419,18 +419,18 @@ def compute(given: argparse.Namespace, config: Config) -> tuple[list[dict], list
             f"--per_device: received {given.per_device}, accepted: at least 2."
         )
     job, columns, refused = job_of(config), [], []
-    for devices in map(int, counts):
+    for count in map(int, counts):
         training = config.training
         if given.per_device is not None:
-            batch = given.per_device * devices * training.accumulation_steps
+            batch = given.per_device * count * training.accumulation_steps
             training = dataclasses.replace(training, batch_size=batch)
         try:
-            runtime.check_batch(training, devices)
+            devices.check_batch(training, count)
         except ValueError as error:
-            refused.append(f"{devices:,} devices: {error}")
+            refused.append(f"{count:,} devices: {error}")
             continue
         own = dataclasses.replace(job, batch=training.batch_size)
-        columns.append(column(own, machine, devices))
+        columns.append(column(own, machine, count))
     return columns, refused
 
 

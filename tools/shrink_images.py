@@ -19,13 +19,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tf_dpred import quiet
+from tf_dpred.system import quiet
 
 with quiet.start():
     import tensorflow as tf
 
     from tf_dpred.data import folder, image_files
-    from tf_dpred.files import printable, whole
+    from tf_dpred.system.files import printable, whole
 
 # Of a view of 224 pixels the crop may be 8 % of the area: 512 leaves it enough.
 SHORT_SIDE, QUALITY = 512, 95

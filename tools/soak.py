@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_dpred import exit_codes
+from tf_dpred import errors
 
 
 def sample(pid: int) -> tuple[float, int]:
@@ -61,7 +61,7 @@ def main() -> int:
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait()
-    if code != exit_codes.PREEMPTED:
+    if code != errors.PREEMPTED:
         sys.exit(f"exit code {code} after SIGTERM")
     with given.output.open("w", newline="") as file:
         writer = csv.writer(file)

@@ -13,8 +13,10 @@ import keras
 import numpy as np
 
 import tf_dpred  # noqa: F401, chooses TensorFlow's kernels before that loads
-from tf_dpred import checkpoint, export, restore, train
+from tf_dpred import train
 from tf_dpred.config import Config
+from tf_dpred.encoders import export, restore
+from tf_dpred.records import checkpoints
 
 SETTINGS = {
     "width": 1 / 64,
@@ -43,7 +45,7 @@ def images() -> np.ndarray:
 
 def main() -> None:
     here = Path(__file__).parent
-    workdir = here / f"checkpoint_v{checkpoint.FORMAT_VERSION}"
+    workdir = here / f"checkpoint_v{checkpoints.FORMAT_VERSION}"
     exports = here / f"export_v{restore.FORMAT_VERSION}"
     if workdir.exists() or exports.exists():
         raise SystemExit(f"{workdir} or {exports} exists already")

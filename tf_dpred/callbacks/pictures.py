@@ -12,11 +12,11 @@ from absl import logging
 from google.protobuf import text_format
 from tensorboard.plugins import projector
 
-from tf_dpred import pictures
-from tf_dpred.callbacks.knn import KNNMonitor
+from tf_dpred.callbacks.knn_monitor import KNNMonitor
 from tf_dpred.callbacks.tensorboard import TensorBoard
 from tf_dpred.evaluation import knn as nearest
-from tf_dpred.files import write_whole
+from tf_dpred.reports import tiles
+from tf_dpred.system.files import write_whole
 
 QUERIES, NEIGHBOURS = 10, 8
 # Of the searched images, so many are held in memory; their largest side in pixels.
@@ -80,7 +80,7 @@ class Pictures(keras.callbacks.Callback):
         test, answers = self.knn.features["test"]
         _, rows = nearest.nearest(bank[:SEARCHED], test[:QUERIES], NEIGHBOURS)
         lines = [
-            pictures.framed(
+            tiles.framed(
                 [self._test[i], *self._bank[row]],
                 [None, *(labels[row] == answers[i])],
             )
@@ -102,7 +102,7 @@ class Pictures(keras.callbacks.Callback):
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             (self._folder / "images.png").write_bytes(
-                tf.io.encode_png(pictures.square(images)).numpy()
+                tf.io.encode_png(tiles.square(images)).numpy()
             )
             write_whole(self._folder / "labels.tsv", lines)
             root = self._folder.parent / "projector_config.pbtxt"

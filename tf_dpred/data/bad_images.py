@@ -13,7 +13,7 @@ from absl import logging
 
 from tf_dpred.data import image_files
 from tf_dpred.errors import TooManyBadImages, UnreadableImage
-from tf_dpred.files import printable
+from tf_dpred.system.files import printable
 
 
 class BadImages:

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpred.config import Config, refuse
-from tf_dpred.data import pipeline, sources, views
+from tf_dpred.data import datasets, pipeline, views
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.source import Example, Source, indexed
 from tf_dpred.data.views import ViewPair
@@ -21,7 +21,7 @@ def open_splits(config: Config) -> tuple[Source, Source]:
       ValueError: there is no such split, or it has no labels.
     """
     data, evaluation = config.data, config.evaluation
-    train, test = sources.default_splits(data.dataset, data.data_dir)
+    train, test = datasets.default_splits(data.dataset, data.data_dir)
     train = evaluation.eval_train_split or train
     test = evaluation.eval_test_split or test
     if test is None:
@@ -30,7 +30,7 @@ def open_splits(config: Config) -> tuple[Source, Source]:
     bad_images = BadImages(data.max_bad_images)
     for flag, split in (("eval_train_split", train), ("eval_test_split", test)):
         try:
-            source = sources.open_source(
+            source = datasets.open_source(
                 data.dataset,
                 split,
                 data.data_dir,

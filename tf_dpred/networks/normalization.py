@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from tf_dpred import replicas
+from tf_dpred.system import replicas
 
 
 @keras.saving.register_keras_serializable("tf_dpred")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tf_dpred import exit_codes
+from tf_dpred import errors
 
 FIGURES = ("3", "4", "5", "7", "8", "9", "10")
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _complain(line: str) -> int:
     print(f"tf_dpred.theory: {line}", file=sys.stderr)
-    return exit_codes.REFUSED
+    return errors.REFUSED
 
 
 if __name__ == "__main__":

@@ -86,10 +86,10 @@ def product(dtype: str):
 
 
 def main(argv: list[str]) -> None:
-    from tf_dpred import runtime
+    from tf_dpred.system import devices
 
     config = tf_dpred_flags.config_from_flags()
-    runtime.setup(config.training)
+    devices.setup(config.training)
     calls = {"convolutions": convolutions(config)}
     dtypes = ("float32", "bfloat16")
     calls |= {f"product {dtype}": product(dtype) for dtype in dtypes}

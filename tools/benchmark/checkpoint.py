@@ -20,7 +20,7 @@ from tools.peers.serve import serve
 
 
 def main(argv: list[str]) -> None:
-    from tf_dpred.callbacks.checkpoint import Checkpoints
+    from tf_dpred.callbacks.checkpointing import Checkpoints
 
     config = tf_dpred_flags.config_from_flags()
     _, model, _ = model_and_batch(config)

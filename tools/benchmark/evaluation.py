@@ -25,16 +25,16 @@ BATCH = 256
 def main(argv: list[str]) -> None:
     import tensorflow as tf
 
-    from tf_dpred import runtime
     from tf_dpred.data import pipeline
-    from tf_dpred.data.sources import from_arrays
+    from tf_dpred.data.datasets import from_arrays
     from tf_dpred.data.views import view_pair
     from tf_dpred.evaluation import knn
     from tf_dpred.evaluation.features import FeatureExtractor
     from tf_dpred.networks import encoder
+    from tf_dpred.system import devices
 
     config = tf_dpred_flags.config_from_flags()
-    runtime.setup(config.training)
+    devices.setup(config.training)
     size, pair = config.data.image_size, view_pair(config.data.views)
     backbone = encoder.backbone(config.network, size)
     network = encoder.network(backbone, config.network, pair.mean, pair.std, "online")

@@ -12,9 +12,9 @@ import dataclasses
 from absl import app, flags
 
 from tf_dpred import flags as tf_dpred_flags
-from tf_dpred import runtime
 from tf_dpred.config import Config
 from tf_dpred.main import parse
+from tf_dpred.system import devices
 from tools.benchmark.clock import SECONDS
 from tools.peers.serve import serve, steady_rate
 
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
     import tensorflow as tf
 
     # The input as of a run on an accelerator, of which nothing here is for one.
-    runtime.one_thread_inside_operations()
+    devices.one_thread_inside_operations()
     tf.config.set_visible_devices([], "GPU")
     config = tf_dpred_flags.config_from_flags()
     batches = iter(dataset(config, STAGE.value))

@@ -6,7 +6,7 @@ import os
 import platform
 from importlib import metadata
 
-from tf_dpred import processor
+from tf_dpred.system import processor
 
 # The instructions that decide the rate of a product.
 VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")

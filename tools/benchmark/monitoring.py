@@ -48,7 +48,7 @@ class Features:
 def main(argv: list[str]) -> None:
     from tf_dpred.callbacks.pictures import Pictures
     from tf_dpred.callbacks.tensorboard import TensorBoard
-    from tf_dpred.callbacks.theory import TheoryMonitor
+    from tf_dpred.callbacks.theory_monitor import TheoryMonitor
 
     config = tf_dpred_flags.config_from_flags()
     _, model, batch = model_and_batch(config)

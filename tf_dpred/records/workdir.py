@@ -24,8 +24,8 @@ import tensorflow as tf
 
 from tf_dpred.config import Config, EvaluationConfig
 from tf_dpred.data.source import Source
-from tf_dpred.files import write_whole
-from tf_dpred.runtime import environment, versions
+from tf_dpred.system.devices import environment, versions
+from tf_dpred.system.files import write_whole
 
 # Settings that a continued run may change: they decide how long it goes on (schedules
 # follow `epochs`), what is watched and where things lie.

@@ -4,7 +4,7 @@ export/<step>/
   saved_model.pb, variables/   preprocessing and both outputs; TensorFlow alone
   encoder.keras                square images -> representation, for Keras
   encoder.onnx, encoder.tflite the same network where the converters are installed
-  model_card.md, .json         what it is, how it was made, what it scores
+  card.md, .json         what it is, how it was made, what it scores
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from tf_dpred import model_card, restore
 from tf_dpred.config import Config, refuse
 from tf_dpred.data import image_files, image_ops, views
 from tf_dpred.data.views import ViewPair
-from tf_dpred.restore import Encoder
+from tf_dpred.encoders import card, restore
+from tf_dpred.encoders.restore import Encoder
 
 # Of any shape, since this package refuses a wrong one in clearer words.
 IMAGES = tf.TensorSpec(None, tf.float32, name="images")
@@ -71,7 +71,7 @@ def write_encoder(encoder: Encoder, directory: Path, workdir: Path) -> Path:
         tf.saved_model.save(servable, str(unfinished), signatures=signatures)
         bare.save(unfinished / restore.KERAS_FILE)
     _convert(bare, unfinished)
-    model_card.write(encoder, unfinished, workdir)
+    card.write(encoder, unfinished, workdir)
     shutil.rmtree(final, ignore_errors=True)
     unfinished.rename(final)
     return final

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred import pictures
 from tf_dpred.config import Config
 from tf_dpred.data import pipeline
 from tf_dpred.data.bad_images import named_errors
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import view_pair
-from tf_dpred.workdir import Workdir
+from tf_dpred.records.workdir import Workdir
+from tf_dpred.reports import tiles
 
 IMAGES = 24
 LEGIBLE = 96
@@ -52,4 +52,4 @@ def picture(config: Config, source: Source) -> np.ndarray:
     views = pipeline.training_views(source, pair, size, count, seed=seed)
     view1, view2 = (view.numpy() for view in next(iter(views)))
     clean = pipeline.first_images(source, pair, size, count, seed=seed)
-    return pictures.rows(np.concatenate([clean, view1, view2], axis=1))
+    return tiles.rows(np.concatenate([clean, view1, view2], axis=1))

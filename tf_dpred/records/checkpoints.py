@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from tf_dpred import files
+from tf_dpred.system import files
 
 FORMAT_VERSION = 1
 

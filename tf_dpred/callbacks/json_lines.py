@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 from absl import logging
 
-from tf_dpred.files import write_whole
+from tf_dpred.system.files import write_whole
 
 
 class JsonLines(keras.callbacks.Callback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keras
 import tensorflow as tf
 
 
@@ -50,57 +49,3 @@ def agree(strategy: tf.distribute.Strategy, numbers: list[int]) -> bool:
 
     found = strategy.run(tf.function(spread))
     return float(strategy.experimental_local_results(found)[0]) == 0
-
-
-class StopRequest:
-    """Lets several workers stop after the same step, whoever was asked to."""
-
-    def __init__(self):
-        self._mine, self._all = (
-            keras.Variable(0.0, trainable=False, name=name, dtype="float32")
-            for name in ("stop_mine", "stop_all")
-        )
-
-    def ask(self) -> None:
-        """From this worker; the others learn of it in the next step."""
-        self._mine.assign(1.0)
-
-    def exchange(self) -> None:
-        """Part of the training step."""
-        self._all.assign(mean(tf.convert_to_tensor(self._mine)))
-
-    @property
-    def agreed(self) -> bool:
-        """Whether a worker had asked before the latest step; the same on all."""
-        return float(self._all.numpy()) > 0
-
-
-class EqualMean(keras.metrics.Metric):
-    """Mean of values that every replica is given alike.
-
-    `keras.metrics.Mean` keeps a share on each replica and adds the shares up. Saved and
-    restored they round differently, so a resumed epoch would not log the same.
-    """
-
-    def __init__(self, name: str, **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.total, self.count = (
-            self.add_variable(
-                [],
-                keras.initializers.Zeros(),
-                name=part,
-                aggregation="only_first_replica",
-            )
-            for part in ("total", "count")
-        )
-
-    def update_state(self, value: tf.Tensor) -> None:
-        """Takes in a scalar."""
-        self.total.assign_add(tf.cast(value, self.total.dtype))
-        self.count.assign_add(1.0)
-
-    def result(self) -> tf.Tensor:
-        """The mean; 0 of no values."""
-        return tf.math.divide_no_nan(
-            tf.convert_to_tensor(self.total), tf.convert_to_tensor(self.count)
-        )

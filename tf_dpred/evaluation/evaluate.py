@@ -11,12 +11,15 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from tf_dpred import restore, runtime, schedules
+from tf_dpred import schedules
 from tf_dpred.config import Config, EvaluationConfig
 from tf_dpred.data import pipeline
 from tf_dpred.data.source import Source
-from tf_dpred.evaluation import finetune, knn, labelled, linear, results
+from tf_dpred.encoders import restore
+from tf_dpred.evaluation import finetune, knn, labelled, linear
 from tf_dpred.evaluation.features import FeatureExtractor
+from tf_dpred.records import results
+from tf_dpred.system import devices
 
 BATCH = 256
 # Held out of the training images to choose by, but never more than a tenth.
@@ -62,7 +65,7 @@ class Evaluation:
         if compute is None:
             features = identity["protocol"] == "features"
             compute = self._linear_features if features else self._linear_imagenet
-        result = {**identity, **compute(), "versions": runtime.versions()}
+        result = {**identity, **compute(), "versions": devices.versions()}
         logging.info("wrote %s", results.write(workdir, result))
         return result
 
@@ -237,12 +240,12 @@ def setup(config: Config) -> tf.distribute.Strategy:
     """Seed, float32 and devices, whatever the precision of the pre-training was."""
     training = dataclasses.replace(config.training, precision="float32")
     keras.utils.set_random_seed(training.seed)
-    runtime.set_precision(training.precision)
+    devices.set_precision(training.precision)
     if training.deterministic:
         tf.config.experimental.enable_op_determinism()
     if training.logical_cpus > 1:
-        runtime.split_cpu(training.logical_cpus)
-    return runtime.make_strategy(training)
+        devices.split_cpu(training.logical_cpus)
+    return devices.make_strategy(training)
 
 
 def log_epochs(what: str, epochs: int) -> keras.callbacks.Callback:

@@ -42,3 +42,34 @@ class ViewMoments:
         """E f.f of one view, E f1.f2 of two, and E z.f of one; zeros before a step."""
         own, across, target = self._values.numpy().tolist()
         return own, across, target
+
+
+class EqualMean(keras.metrics.Metric):
+    """Mean of values that every replica is given alike.
+
+    `keras.metrics.Mean` keeps a share on each replica and adds the shares up. Saved and
+    restored they round differently, so a resumed epoch would not log the same.
+    """
+
+    def __init__(self, name: str, **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.total, self.count = (
+            self.add_variable(
+                [],
+                keras.initializers.Zeros(),
+                name=part,
+                aggregation="only_first_replica",
+            )
+            for part in ("total", "count")
+        )
+
+    def update_state(self, value: tf.Tensor) -> None:
+        """Takes in a scalar."""
+        self.total.assign_add(tf.cast(value, self.total.dtype))
+        self.count.assign_add(1.0)
+
+    def result(self) -> tf.Tensor:
+        """The mean; 0 of no values."""
+        return tf.math.divide_no_nan(
+            tf.convert_to_tensor(self.total), tf.convert_to_tensor(self.count)
+        )

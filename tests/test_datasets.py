@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_dpred import data
 from tf_dpred.data import folder, image_ops
-from tf_dpred.data.sources import default_splits, from_arrays, open_source
+from tf_dpred.data.datasets import default_splits, from_arrays, open_source
 
 RNG = np.random.default_rng(0)
 WEBP = ".webp" in folder.EXTENSIONS

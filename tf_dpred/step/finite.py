@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tf_dpred import replicas
+from tf_dpred.system import replicas
 
 QUANTITIES = ("loss", "gradient norm", "F", "W")
 

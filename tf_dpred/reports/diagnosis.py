@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_dpred.callbacks.history import read
+from tf_dpred.callbacks.json_lines import read
 from tf_dpred.config import Config
+from tf_dpred.records.workdir import read_json
 from tf_dpred.theory import measures, modes
 from tf_dpred.theory.levers import loss_factor
-from tf_dpred.workdir import read_json
 
 COLLAPSED_SPREAD = 0.1  # feature std x sqrt(d), as `CollapseWarning`
 COLLAPSED_RANK = 2.0  # effective directions around the mean
@@ -91,12 +91,12 @@ def report(workdir: str) -> str:
     config, entries, epochs = records(workdir)
     found = judge(config, entries, epochs)
     try:
-        from tf_dpred.theory import picture
+        from tf_dpred.reports import spectra
     except ModuleNotFoundError as error:
         drawn = f"no picture: {error.name} is missing, pip install 'tf-dpred[theory]'"
     else:
         try:
-            files = picture.draw(entries, Path(workdir) / "theory", f"{workdir}:")
+            files = spectra.draw(entries, Path(workdir) / "theory", f"{workdir}:")
             drawn = f"drew {', '.join(map(str, files))}"
         except OSError as error:
             drawn = f"no picture: {error}"

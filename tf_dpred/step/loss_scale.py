@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tf_dpred import replicas
-from tf_dpred.guard import scalar_weight
+from tf_dpred.step.finite import scalar_weight
+from tf_dpred.system import replicas
 
 FIRST = 2.0**15
 LARGEST = 2.0**24

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tf_dpred import cluster, processor
 from tf_dpred.config import TrainingConfig
+from tf_dpred.system import cluster, processor
 
 # What TensorFlow reads of the environment and rounds differently for.
 DECISIVE_VARIABLES = (

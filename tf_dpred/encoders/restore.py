@@ -13,10 +13,10 @@ from typing import Any
 import keras
 from absl import logging
 
-from tf_dpred import checkpoint
 from tf_dpred.config import Config, NetworkConfig, refuse
 from tf_dpred.data.views import ViewPair, view_pair
 from tf_dpred.networks import encoder as networks
+from tf_dpred.records import checkpoints
 
 # Of an export: its files and the keys of its card.
 FORMAT_VERSION = 1
@@ -182,7 +182,7 @@ def _network(config: Config, name: str) -> keras.Model:
 def _open_workdir(workdir: Path, config: Config, which: str) -> Encoder:
     if which == "target" and not config.objective.ema:
         refuse("encoder", which, "online: this run has no EMA and so no target")
-    found = checkpoint.load_latest(workdir / "checkpoints")
+    found = checkpoints.load_latest(workdir / "checkpoints")
     if found is None:
         refuse("workdir", str(workdir), "a work directory that holds a checkpoint")
     path, arrays = found
@@ -191,7 +191,7 @@ def _open_workdir(workdir: Path, config: Config, which: str) -> Encoder:
         # As `callbacks.checkpoint.training_state` names them.
         name = f"{which}/{index:04d}/{variable.name}"
         if name not in arrays or arrays[name].shape != tuple(variable.shape):
-            raise checkpoint.CheckpointError(
+            raise checkpoints.CheckpointError(
                 f"--workdir: received {path}, which has no {name} of shape "
                 f"{tuple(variable.shape)}, accepted: a checkpoint of the run in "
                 "flags.json."

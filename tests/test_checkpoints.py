@@ -5,7 +5,7 @@ import errno
 import numpy as np
 import pytest
 
-from tf_dpred import checkpoint
+from tf_dpred.records import checkpoints
 
 
 def state(value=0.0):
@@ -24,15 +24,15 @@ def equal(a, b):
 
 
 def test_save__round_trip_and_nothing_beside_it(tmp_path):
-    path = checkpoint.path_of(tmp_path / "checkpoints", 12)
-    checkpoint.save(path, state())
-    assert equal(checkpoint.load(path), state())
+    path = checkpoints.path_of(tmp_path / "checkpoints", 12)
+    checkpoints.save(path, state())
+    assert equal(checkpoints.load(path), state())
     assert [p.name for p in path.parent.iterdir()] == ["step-00000012.npz"]
 
 
 def test_load__every_flipped_byte_is_noticed_or_harmless(tmp_path):
-    path = checkpoint.path_of(tmp_path, 1)
-    checkpoint.save(path, state())
+    path = checkpoints.path_of(tmp_path, 1)
+    checkpoints.save(path, state())
     good = path.read_bytes()
     noticed = 0
     for position in range(len(good)):
@@ -40,8 +40,8 @@ def test_load__every_flipped_byte_is_noticed_or_harmless(tmp_path):
         damaged[position] ^= 0xFF
         path.write_bytes(damaged)
         try:
-            loaded = checkpoint.load(path)
-        except checkpoint.CheckpointError as error:
+            loaded = checkpoints.load(path)
+        except checkpoints.CheckpointError as error:
             assert str(path) in str(error)
             noticed += 1
         else:
@@ -53,50 +53,50 @@ def test_load__every_flipped_byte_is_noticed_or_harmless(tmp_path):
 
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_load__cut_short(tmp_path, part):
-    path = checkpoint.path_of(tmp_path, 1)
-    checkpoint.save(path, state())
+    path = checkpoints.path_of(tmp_path, 1)
+    checkpoints.save(path, state())
     whole = path.read_bytes()
     path.write_bytes(whole[: int(part * len(whole))])
-    with pytest.raises(checkpoint.CheckpointError, match="damaged"):
-        checkpoint.load(path)
+    with pytest.raises(checkpoints.CheckpointError, match="damaged"):
+        checkpoints.load(path)
 
 
 def test_load__pickled_objects_are_refused(tmp_path):
-    path = checkpoint.path_of(tmp_path, 1)
+    path = checkpoints.path_of(tmp_path, 1)
     np.savez(
         path, format_version=1, names=["bad"], bad=np.array([{"code": 1}], dtype=object)
     )
-    with pytest.raises(checkpoint.CheckpointError, match="allow_pickle"):
-        checkpoint.load(path)
+    with pytest.raises(checkpoints.CheckpointError, match="allow_pickle"):
+        checkpoints.load(path)
 
 
 def test_load__other_version(tmp_path):
-    path = checkpoint.path_of(tmp_path, 1)
+    path = checkpoints.path_of(tmp_path, 1)
     np.savez(path, format_version=99)
-    with pytest.raises(checkpoint.CheckpointError, match="version 99, accepted: 1"):
-        checkpoint.load(path)
+    with pytest.raises(checkpoints.CheckpointError, match="version 99, accepted: 1"):
+        checkpoints.load(path)
 
 
 def test_load_latest__falls_back_to_the_one_before(tmp_path):
     for step in (1, 2, 3):
-        checkpoint.save(checkpoint.path_of(tmp_path, step), state(step))
-    newest = checkpoint.path_of(tmp_path, 3)
+        checkpoints.save(checkpoints.path_of(tmp_path, step), state(step))
+    newest = checkpoints.path_of(tmp_path, 3)
     newest.write_bytes(newest.read_bytes()[:-100])
-    path, loaded = checkpoint.load_latest(tmp_path)
-    assert path == checkpoint.path_of(tmp_path, 2)
+    path, loaded = checkpoints.load_latest(tmp_path)
+    assert path == checkpoints.path_of(tmp_path, 2)
     assert equal(loaded, state(2))
 
 
 def test_load_latest__none_and_none_whole(tmp_path):
-    assert checkpoint.load_latest(tmp_path) is None
-    checkpoint.path_of(tmp_path, 3).write_bytes(b"")
-    with pytest.raises(checkpoint.CheckpointError, match="none can be read"):
-        checkpoint.load_latest(tmp_path)
+    assert checkpoints.load_latest(tmp_path) is None
+    checkpoints.path_of(tmp_path, 3).write_bytes(b"")
+    with pytest.raises(checkpoints.CheckpointError, match="none can be read"):
+        checkpoints.load_latest(tmp_path)
 
 
 def test_save__full_disk_leaves_the_last_one_alone(tmp_path, monkeypatch):
-    path = checkpoint.path_of(tmp_path, 1)
-    checkpoint.save(path, state())
+    path = checkpoints.path_of(tmp_path, 1)
+    checkpoints.save(path, state())
 
     def full(file, **arrays):
         file.write(b"half of it")
@@ -104,15 +104,15 @@ def test_save__full_disk_leaves_the_last_one_alone(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save(checkpoint.path_of(tmp_path, 2), state())
+        checkpoints.save(checkpoints.path_of(tmp_path, 2), state())
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001.npz"]
 
 
 def test_remove_old__keeps_the_newest(tmp_path):
     for step in (5, 10, 100):
-        checkpoint.save(checkpoint.path_of(tmp_path, step), state())
+        checkpoints.save(checkpoints.path_of(tmp_path, step), state())
     (tmp_path / ".step-00000099.npz.tmp").write_bytes(b"left by a crash")
-    checkpoint.remove_old(tmp_path, 2)
+    checkpoints.remove_old(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "step-00000010.npz",
         "step-00000100.npz",
@@ -120,12 +120,12 @@ def test_remove_old__keeps_the_newest(tmp_path):
 
 
 def test_load_latest__a_newer_format_is_not_passed_over(tmp_path, monkeypatch):
-    checkpoint.save(checkpoint.path_of(tmp_path, 1), state())
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 2)
-    checkpoint.save(checkpoint.path_of(tmp_path, 2), state())
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 1)
-    with pytest.raises(checkpoint.CheckpointError, match="version 2, accepted: 1"):
-        checkpoint.load_latest(tmp_path)
+    checkpoints.save(checkpoints.path_of(tmp_path, 1), state())
+    monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 2)
+    checkpoints.save(checkpoints.path_of(tmp_path, 2), state())
+    monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 1)
+    with pytest.raises(checkpoints.CheckpointError, match="version 2, accepted: 1"):
+        checkpoints.load_latest(tmp_path)
 
 
 def test_load__pickles_are_not_read(tmp_path):
@@ -136,9 +136,9 @@ def test_load__pickles_are_not_read(tmp_path):
         def __reduce__(self):
             return open, (str(ran), "w")
 
-    path = checkpoint.path_of(tmp_path, 1)
+    path = checkpoints.path_of(tmp_path, 1)
     objects = np.array([Payload()], dtype=object)
     np.savez(path, format_version=1, names=["x"], x=objects, allow_pickle=True)
-    with pytest.raises(checkpoint.DamagedError, match="allow_pickle=False"):
-        checkpoint.load(path)
+    with pytest.raises(checkpoints.DamagedError, match="allow_pickle=False"):
+        checkpoints.load(path)
     assert not ran.exists()

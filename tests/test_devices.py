@@ -8,8 +8,8 @@ import keras
 import pytest
 import tensorflow as tf
 
-from tf_dpred import runtime
 from tf_dpred.config import TrainingConfig
+from tf_dpred.system import devices
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_set_precision__policy_and_float_type(
 def test_split_cpu__too_late():
     tf.constant(0)
     with pytest.raises(ValueError, match="--logical_cpus: received 2, accepted: only"):
-        runtime.split_cpu(2)
+        devices.split_cpu(2)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_trains_on_accelerator(devices, given, expected, monkeypatch):
         return [device for device in devices if device == kind]
 
     monkeypatch.setattr(tf.config, "get_visible_devices", found)
-    assert runtime.trains_on_accelerator(TrainingConfig(**given)) == expected
+    assert devices.trains_on_accelerator(TrainingConfig(**given)) == expected
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_setup__one_thread_inside_operations_unless_chosen(variable, chosen, exp
         del environment["TF_NUM_INTRAOP_THREADS"]
     program = f"""
 import tensorflow as tf
-from tf_dpred import runtime
+from tf_dpred.system import devices
 from tf_dpred.config import TrainingConfig
 tf.config.threading.set_intra_op_parallelism_threads({chosen})
-runtime.trains_on_accelerator = lambda config: True
-runtime.setup(TrainingConfig())
+devices.trains_on_accelerator = lambda config: True
+devices.setup(TrainingConfig())
 print(tf.config.threading.get_intra_op_parallelism_threads())
 """
     command = [sys.executable, "-c", program]
@@ -84,14 +84,14 @@ def test_one_thread_inside_operations__too_late(monkeypatch):
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
     tf.constant(0)
     before = tf.config.threading.get_intra_op_parallelism_threads()
-    runtime.one_thread_inside_operations()
+    devices.one_thread_inside_operations()
     assert tf.config.threading.get_intra_op_parallelism_threads() == before
 
 
 @pytest.mark.parametrize("kind", ["auto", "one"])
 def test_make_strategy__one_device(kind):
     config = TrainingConfig(strategy=kind)
-    assert runtime.make_strategy(config).num_replicas_in_sync == 1
+    assert devices.make_strategy(config).num_replicas_in_sync == 1
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_make_strategy__one_device(kind):
 )
 def test_check_batch__divided_without_rest(batch_size, replicas, accumulation):
     config = TrainingConfig(batch_size=batch_size, accumulation_steps=accumulation)
-    runtime.check_batch(config, replicas)
+    devices.check_batch(config, replicas)
 
 
 @pytest.mark.parametrize(
@@ -116,22 +116,22 @@ def test_check_batch__divided_without_rest(batch_size, replicas, accumulation):
 def test_check_batch__names_the_nearest(batch_size, replicas, accumulation, nearest):
     config = TrainingConfig(batch_size=batch_size, accumulation_steps=accumulation)
     with pytest.raises(ValueError, match="nearest") as refusal:
-        runtime.check_batch(config, replicas)
+        devices.check_batch(config, replicas)
     message = str(refusal.value)
     assert message.startswith(f"--batch_size: received {batch_size}, accepted: ")
     assert message.endswith(f"nearest: {nearest[0]} and {nearest[1]}.")
     for size in nearest:
         accepted = TrainingConfig(batch_size=size, accumulation_steps=accumulation)
-        runtime.check_batch(accepted, replicas)
+        devices.check_batch(accepted, replicas)
 
 
 def test_versions__of_what_decides_the_numbers():
-    found = runtime.versions()
+    found = devices.versions()
     assert found["keras"] == keras.__version__
     assert found["tensorflow"] == tf.__version__
 
 
 def test_setup__float32_is_float32():
     """On GPUs and TPUs TensorFlow would shorten the factors of F."""
-    runtime.setup(TrainingConfig())
+    devices.setup(TrainingConfig())
     assert not tf.config.experimental.tensor_float_32_execution_enabled()

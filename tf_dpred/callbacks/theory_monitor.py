@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_dpred.callbacks.history import JsonLines
+from tf_dpred.callbacks.json_lines import JsonLines
 from tf_dpred.theory import measures
 
 

@@ -1,17 +1,9 @@
-"""Says early what goes wrong, and stops a run in order."""
+"""Says early what goes wrong with the numbers of a run."""
 
 from __future__ import annotations
 
-import os
-import signal
-from types import FrameType
-
 import keras
 from absl import logging
-
-from tf_dpred import replicas
-from tf_dpred.callbacks.checkpoint import Checkpoints
-from tf_dpred.errors import Preempted
 
 
 class CollapseWarning(keras.callbacks.Callback):
@@ -88,66 +80,3 @@ class ReportLossScale(keras.callbacks.Callback):
         if logs is not None and scale is not None:
             logs["loss_scale"] = float(scale.scale.numpy())
             logs["dropped_steps"] = int(scale.dropped.numpy())
-
-
-class Preemption(keras.callbacks.Callback):
-    """On SIGTERM or SIGINT: a checkpoint after the current step, then `Preempted`.
-
-    A second signal ends the process at once. The handlers are in place while training
-    runs; those before them come back afterwards. Of several workers all stop after the
-    same step, one or two later.
-
-    Args:
-      checkpoints: that saves.
-
-    Raises:
-      Preempted: names the signal and the step.
-    """
-
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(self, checkpoints: Checkpoints):
-        super().__init__()
-        self.checkpoints = checkpoints
-        self._received: int | None = None
-
-    def __enter__(self) -> Preemption:
-        self._before = {s: signal.signal(s, self._on_signal) for s in self.SIGNALS}
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None:
-            os._exit(128 + number)
-        self._received = number
-        logging.warning(
-            "%s: stopping after this step; once more to stop at once",
-            signal.Signals(number).name,
-        )
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        # After an epoch's last step, its metrics are logged first.
-        if self.model.steps_done % self.checkpoints.steps_per_epoch:
-            self._stop()
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._stop()
-
-    def _stop(self) -> None:
-        asked = self._received is not None
-        if replicas.are_on_several_workers(self.model.distribute_strategy):
-            if asked:
-                self.model.stop.ask()
-            # The workers wait for each other: they must stop after the same step.
-            asked = self.model.stop.agreed
-        if not asked:
-            return
-        self.checkpoints.save()
-        self.checkpoints.wait()
-        name = signal.Signals(self._received).name if self._received else "a worker"
-        raise Preempted(
-            f"{name}: saved step {self.model.steps_done}; the same command continues."
-        )

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from absl import logging
 
-from tf_dpred import checkpoint
 from tf_dpred.model import DirectPred
+from tf_dpred.records import checkpoints
 
 
 def training_state(model: DirectPred) -> dict[str, keras.Variable]:
@@ -91,16 +91,16 @@ class Checkpoints(keras.callbacks.Callback):
           Its path, or None if there is none.
 
         Raises:
-          checkpoint.CheckpointError: none can be read, or its variables are not those
+          checkpoints.CheckpointError: none can be read, or its variables are not those
             of the model, one to one.
         """
-        found = checkpoint.load_latest(self.directory)
+        found = checkpoints.load_latest(self.directory)
         if found is None:
             return None
         path, arrays = found
         check_matches(path, arrays, self.state)
         if self.writes:
-            checkpoint.set_aside(self.directory, after=path)
+            checkpoints.set_aside(self.directory, after=path)
         for name, variable in self.state.items():
             variable.assign(arrays[name])
         self._saved_step = self._tried_step = self._model.steps_done
@@ -149,9 +149,9 @@ class Checkpoints(keras.callbacks.Callback):
             writing.result()
 
     def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
-        path = checkpoint.path_of(self.directory, step)
-        checkpoint.save(path, arrays)
-        checkpoint.remove_old(self.directory, self.keep)
+        path = checkpoints.path_of(self.directory, step)
+        checkpoints.save(path, arrays)
+        checkpoints.remove_old(self.directory, self.keep)
         logging.debug("saved %s", path)
 
     def _save_or_report(self) -> None:
@@ -187,7 +187,7 @@ def check_matches(path: Path, arrays: dict, state: dict) -> None:
     """Checks that a checkpoint holds the variables of a model and no others.
 
     Raises:
-      checkpoint.CheckpointError: names what differs.
+      checkpoints.CheckpointError: names what differs.
     """
     missing = sorted(state.keys() - arrays.keys())
     strange = sorted(arrays.keys() - state.keys())
@@ -197,7 +197,7 @@ def check_matches(path: Path, arrays: dict, state: dict) -> None:
         if arrays[name].shape != tuple(state[name].shape)
     ]
     if missing or strange or reshaped:
-        raise checkpoint.CheckpointError(
+        raise checkpoints.CheckpointError(
             f"{path} does not fit the model: missing {missing[:3]}, not in the model "
             f"{strange[:3]}, of another shape {reshaped[:3]} (the first of "
             f"{len(missing)}, {len(strange)}, {len(reshaped)})."

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tf_dpred import runtime
 from tf_dpred.config import EvaluationConfig
-from tf_dpred.evaluation import results
-from tf_dpred.restore import CARD, FORMAT_VERSION, Encoder
+from tf_dpred.encoders.restore import CARD, FORMAT_VERSION, Encoder
+from tf_dpred.records import results
+from tf_dpred.system import devices
 
 # Where things lay on the machine that trained, and how it was looked at.
 _LEFT_OUT = {"workdir", "data_dir", "tpu"} | {
@@ -61,7 +61,7 @@ def describe(encoder: Encoder, workdir: Path) -> dict[str, Any]:
             if result["weights"] == encoder.fingerprint
         ],
         "flags": {name: v for name, v in flags.items() if name not in _LEFT_OUT},
-        "versions": runtime.versions(),
+        "versions": devices.versions(),
     }
 
 
