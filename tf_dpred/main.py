@@ -26,11 +26,11 @@ def main(argv: Sequence[str]) -> None:
         with quiet.start():
             import tensorflow  # noqa: F401
         if flags.FLAGS.mode == "preview":
-            from tf_dpred import train
+            from tf_dpred import build
             from tf_dpred.data.bad_images import BadImages
             from tf_dpred.reports import preview
 
-            source = train.training_source(
+            source = build.training_source(
                 config, BadImages(config.data.max_bad_images)
             )
             logging.info("wrote %s", preview.write(config, source))
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
         failed = isinstance(error, RunFailed)
         sys.exit(_complain(error, errors.FAILED if failed else errors.REFUSED))
     try:
-        run.run()
+        run.train()
     except Preempted as stop:
         logging.info("%s", stop)
         sys.exit(errors.PREEMPTED)

@@ -9,17 +9,20 @@ import keras
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
-from tf_dpred import spectrum
 from tf_dpred.losses import LOSSES
 from tf_dpred.predictors import Predictor
-from tf_dpred.step.finite import FiniteGuard
+from tf_dpred.step import metrics, multi_worker
+from tf_dpred.step.finite import QUANTITIES, FiniteCheck
 from tf_dpred.step.loss_scale import LossScale
 from tf_dpred.step.metrics import EqualMean, ViewMoments
 from tf_dpred.step.stop import StopRequest
+from tf_dpred.step.trace_once import TraceOnce
+from tf_dpred.step.undo import Undo
 from tf_dpred.system import replicas
+from tf_dpred.system.keras_private import BuiltModel
 
 
-class DirectPred(keras.Model):
+class DirectPred(BuiltModel):
     """Self-supervised learning without contrastive pairs (arXiv 2102.06810).
 
     Two networks see two views of an image. The online network's projection f, through
@@ -27,10 +30,9 @@ class DirectPred(keras.Model):
 
         L = mean[ l(W f1, sg(z2)) + l(W f2, sg(z1)) ]
 
-    Each `train_step` follows the authors' order: predict with the W of earlier steps;
-    step the optimizer; take this batch into the statistics F; set W from F; move the
-    target. The target moves by the callback `TargetEMA`, which installs itself as the
-    last operation of the step.
+    Each `train_step` follows the authors' order: predict with the W of earlier steps,
+    step the optimizer, take this batch into the statistics F, set W from F, and move
+    the target. The callback `TargetEMA` installs that last operation into the step.
 
     Args:
       online: built model, images [n, h, w, c] -> (representation, projection [n, d]).
@@ -38,7 +40,9 @@ class DirectPred(keras.Model):
         network (no EMA, as in SimSiam).
       predictor: maps projections to predictions.
       loss: `cosine`, `mse` or `iso`.
-      symmetric: sum the loss over both directions; else predict view 2 from view 1.
+      symmetric: sum the loss over both directions; else predict view 2 from view 1
+        only. With a separate target, half of the forward passes are then left out, and
+        F is that of view 1.
       stop_gradient: off, the loss's gradient also goes through z. Only without a
         separate target, whose variables are never trained.
       accumulation_steps: micro-batches that a step's batch is split into. Gradients
@@ -84,7 +88,7 @@ class DirectPred(keras.Model):
         self.accumulation_steps = accumulation_steps
         self.skip_nonfinite = skip_nonfinite
         self.make_views = make_views
-        self.guard = FiniteGuard()
+        self.finite = FiniteCheck()
         float16 = self.dtype_policy.compute_dtype == "float16"
         self.loss_scale = LossScale() if float16 else None
         self.loss_tracker = EqualMean("loss")
@@ -92,6 +96,8 @@ class DirectPred(keras.Model):
         self.stop = StopRequest()
         self.view_moments = ViewMoments()
         self._update_target: Callable[[tf.Tensor], None] | None = None
+        self._project_online = TraceOnce(self.online)
+        self._project_target = TraceOnce(self.target)
         # Everything is built here and now: a sub-model first built inside a step
         # would be missed by a restore before it.
         predictor.build((None, online.output_shape[1][-1]))
@@ -178,158 +184,162 @@ class DirectPred(keras.Model):
         self.train_function: Callable[..., Any] | None = None
 
     def make_train_function(self, force: bool = False):
-        """As in Keras, which cannot do it for several workers (keras#20585)."""
-        strategy = self.distribute_strategy
-        if not replicas.are_on_several_workers(strategy):
+        """As in Keras, which cannot do it for several workers."""
+        if not replicas.are_on_several_workers(self.distribute_strategy):
             return super().make_train_function(force)
-        if self.train_function is not None and not force:
-            return self.train_function
-
-        @tf.autograph.experimental.do_not_convert
-        def one_step(data) -> dict[str, tf.Tensor]:
-            logs = strategy.run(self.train_step, args=(data,))
-            # Equal on all replicas.
-            return {
-                name: strategy.experimental_local_results(value)[0]
-                for name, value in logs.items()
-            }
-
-        if not self.run_eagerly:
-            one_step = tf.function(one_step, jit_compile=self.jit_compile)
-
-        def train_function(iterator) -> dict[str, tf.Tensor]:
-            for _ in range(self.steps_per_execution):
-                logs = one_step(next(iterator))
-            return logs
-
-        self.train_function = train_function
-        return train_function
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
-        """Nothing: all is built. Keras' own fails with several workers."""
+        if self.train_function is None or force:
+            self.train_function = multi_worker.train_function(self)
+        return self.train_function
 
     def train_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
-        """One optimizer step on this replica's share of a batch."""
+        """One optimizer step on this replica's part of a batch.
+
+        The order is that of the authors' code. f are the online network's projections
+        of the two views, z the target's.
+
+        Args:
+          data: two views, images [n, h, w, c] each, or what `make_views` takes.
+        """
+        self._check_target_moves()
+        step = tf.convert_to_tensor(self.optimizer.iterations)
+        undo = (
+            Undo(*self._what_a_skipped_step_changes()) if self.skip_nonfinite else None
+        )
+
+        # Predict with the W of earlier steps: the loss and its gradients.
+        gradients, loss, f1, f2, z1, z2 = self._gradients(data)
+
+        # The optimizer moves the online network, and a predictor that is trained.
+        gradient_norm = self._apply(gradients)
+
+        # F <- rho F + (1 - rho) E[f f^T] (Eq. 19), then W from F (Eq. 18).
+        self.predictor.observe(_rows(f1, f2), _rows(z2, z1))
+        self.predictor.update_weights(step)
+
+        # target <- tau target + (1 - tau) online.
+        if self._update_target is not None:
+            self._update_target(step)
+
+        # Nothing below changes what is trained, except that a bad step is undone.
+        loss = self._measure(loss, f1, f2, z1, z2)
+        finite = self._check_finite(step, loss, gradient_norm)
+        if undo is not None:
+            undo.unless(finite)
+        if replicas.are_on_several_workers(self.distribute_strategy):
+            self.stop.exchange()
+        return self.get_metrics_result()
+
+    def _check_target_moves(self) -> None:
         if self.has_separate_target and self._update_target is None:
             raise ValueError(
                 "A separate target needs an update: received no TargetEMA, accepted: "
                 "fit(..., callbacks=[TargetEMA(schedule), ...])."
             )
-        step = tf.convert_to_tensor(self.optimizer.iterations)
-        before = self._copies(self._all_variables()) if self.skip_nonfinite else []
-        finite = self._step(data, step)
-        _restore(before, unless=finite)
-        return self.get_metrics_result()
 
-    def _all_variables(self) -> list[keras.Variable]:
-        metrics = [v for metric in self.metrics for v in metric.variables]
-        return self.variables + metrics + self.optimizer.variables
-
-    def _copies(self, variables) -> list[tuple[keras.Variable, tf.Tensor]]:
-        """The variables that an undone step must not change, and their values.
-
-        It counts as a step, and what counts such steps goes on.
-        """
-        counters = [*self.guard.variables, self.optimizer.iterations]
+    def _what_a_skipped_step_changes(self):
+        """(all variables, those that count skipped steps as well)."""
+        of_metrics = [v for metric in self.metrics for v in metric.variables]
+        counters = [*self.finite.variables, self.optimizer.iterations]
         if self.loss_scale is not None:
             counters += self.loss_scale.variables
-        kept = {id(v) for v in counters}
-        return [(v, tf.identity(v.value)) for v in variables if id(v) not in kept]
+        return self.variables + of_metrics + self.optimizer.variables, counters
 
-    def _step(self, data, step: tf.Tensor) -> tf.Tensor:
-        """The step of the paper -> whether everything in it was finite."""
+    def _gradients(self, data):
+        """Of the mean loss, over micro-batches one after the other.
+
+        Returns:
+          The gradients of `learned_variables`, the loss, and the projections f1, f2,
+          z1, z2, [n, d] each; f2 and z1 are None where the loss has one direction.
+        """
         variables = self.learned_variables
-        gradients, loss, projections = self._accumulate(data, variables)
-        # At its lowest an overflow is not the loss scale's.
-        lowest = self.loss_scale is None or self.loss_scale.is_lowest()
-        self._apply(gradients, variables)
-        f1, f2, z1, z2 = (tf.concat(p, axis=0) for p in zip(*projections, strict=True))
-        self.predictor.observe(f1, f2, z1, z2)
-        self.predictor.reset(step)
-        if self._update_target is not None:
-            self._update_target(step)
-        if replicas.are_on_several_workers(self.distribute_strategy):
-            self.stop.exchange()
-        # One all-reduce for what is only looked at.
+        # The optimizer sums over replicas, and the micro-batches are summed here.
+        parts = self.distribute_strategy.num_replicas_in_sync * self.accumulation_steps
+        total: list[tf.Tensor] = []
+        losses, projections = [], []
+        for micro_batch in zip(
+            *(tf.split(tensor, self.accumulation_steps) for tensor in data), strict=True
+        ):
+            # Without this they would run side by side, in the memory of all of them.
+            with tf.control_dependencies(total):
+                views = tuple(tf.identity(tensor) for tensor in micro_batch)
+            if self.make_views is not None:
+                views = self.make_views(*views)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch([v.value for v in variables])
+                loss, projected = self._loss(*views)
+                mean = tf.reduce_mean(loss) / parts
+                if self.loss_scale is not None:
+                    mean = self.loss_scale.multiply(mean)
+            gradients = tape.gradient(mean, [v.value for v in variables])
+            if total:
+                gradients = [t + g for t, g in zip(total, gradients, strict=True)]
+            total = gradients
+            losses.append(tf.reduce_mean(loss))
+            projections.append(projected)
+        if self.loss_scale is not None:
+            total = self.loss_scale.divide(total)
+        f1, f2, z1, z2 = (_rows(*p) for p in zip(*projections, strict=True))
+        return total, tf.reduce_mean(losses), f1, f2, z1, z2
+
+    def _loss(self, view1, view2):
+        """Per-example loss [n], and f1, f2, z1, z2, each [n, d] or None."""
+        both = self.symmetric
+        f1 = self._project_online(view1)
+        f2 = (
+            self._project_online(view2)
+            if both or not self.has_separate_target
+            else None
+        )
+        if self.has_separate_target:
+            z1 = self._project_target(view1) if both else None
+            z2 = self._project_target(view2)
+        else:
+            z1, z2 = f1, f2
+        if self.stop_gradient:
+            z1, z2 = (None if z is None else tf.stop_gradient(z) for z in (z1, z2))
+        loss = self.distance(self.predictor(f1, training=True), z2, f1)
+        if both:
+            loss += self.distance(self.predictor(f2, training=True), z1, f2)
+        return loss, (f1, f2, z1, z2)
+
+    def _apply(self, gradients) -> tf.Tensor:
+        """The optimizer's step -> the gradient norm, 0 where float16 overflowed.
+
+        Such an overflow is no error: it lowers the loss scale, and the step is dropped.
+        """
+        norm = tf.linalg.global_norm(gradients)
+        if self.loss_scale is None:
+            self.optimizer.apply(gradients, self.learned_variables)
+            return norm
+        is_error = self.loss_scale.apply(
+            self.optimizer, gradients, self.learned_variables
+        )
+        return tf.where(is_error, norm, tf.zeros_like(norm))
+
+    def _measure(self, loss, f1, f2, z1, z2) -> tf.Tensor:
+        """Updates the metrics -> the loss over all replicas."""
+        # One all-reduce for all that is only looked at.
         moments = tf.cast(ViewMoments.of(f1, f2, z1, z2), loss.dtype)
         numbers = replicas.mean(tf.concat([loss[None], moments], axis=0))
         loss = numbers[0]
         self.view_moments.assign(numbers[1:])
         self.loss_tracker.update_state(loss)
-        self.feature_std.update_state(spectrum.feature_std(f1))
-        return self.guard.observe(step, self._watched(loss, gradients, lowest))
+        self.feature_std.update_state(metrics.feature_std(f1))
+        return loss
 
-    def _apply(self, gradients, variables) -> None:
-        """One step of the optimizer; where float16 overflowed, it only counts."""
-        if self.loss_scale is None:
-            self.optimizer.apply(gradients, variables)
-            return
-        fits = self.loss_scale.observe(gradients)
-        before = self._copies(variables + self.optimizer.variables)
-        self.optimizer.apply(gradients, variables)
-        _restore(before, unless=fits)
-
-    def _watched(self, loss, gradients, lowest) -> list[tf.Tensor | None]:
-        """In the order of `guard.QUANTITIES`."""
-        norm = tf.linalg.global_norm(gradients)
-        norm = tf.where(lowest, norm, tf.zeros_like(norm))
+    def _check_finite(self, step, loss, gradient_norm) -> tf.Tensor:
+        """bool scalar, equal on all replicas: all that was watched is finite."""
         matrix = getattr(self.predictor, "matrix", None)
-        return [
-            loss,
-            norm,
-            self.predictor.correlation,
-            None if matrix is None else tf.convert_to_tensor(matrix),
-        ]
-
-    def _accumulate(self, data, variables):
-        """Gradients of the mean loss, that loss, and each micro-batch's projections."""
-        micro_batches = zip(
-            *(tf.split(tensor, self.accumulation_steps) for tensor in data), strict=True
-        )
-        projections, losses = [], []
-        total: list[tf.Tensor] = []
-        for micro_batch in micro_batches:
-            # One after the other: side by side they would need the memory of all.
-            with tf.control_dependencies(total):
-                micro_batch = tuple(tf.identity(tensor) for tensor in micro_batch)
-            if self.make_views is not None:
-                micro_batch = self.make_views(*micro_batch)
-            view1, view2 = micro_batch
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch([v.value for v in variables])
-                loss, projected = self._loss(view1, view2)
-                # The optimizer sums over replicas; micro-batches are summed below.
-                share = self.distribute_strategy.num_replicas_in_sync
-                mean = tf.reduce_mean(loss) / (share * self.accumulation_steps)
-                if self.loss_scale is not None:
-                    mean = self.loss_scale.multiply(mean)
-            gradients = tape.gradient(mean, [v.value for v in variables])
-            if total:
-                total = [t + g for t, g in zip(total, gradients, strict=True)]
-            else:
-                total = gradients
-            losses.append(tf.reduce_mean(loss))
-            projections.append([tf.stop_gradient(p) for p in projected])
-        if self.loss_scale is not None:
-            total = self.loss_scale.divide(total)
-        return total, tf.reduce_mean(losses), projections
-
-    def _loss(self, view1, view2):
-        """Per-example loss [n], and f1, f2, z1, z2, each [n, d]."""
-        f1, f2 = (self.online(v, training=True)[1] for v in (view1, view2))
-        if self.has_separate_target:
-            z1, z2 = (self.target(v, training=True)[1] for v in (view1, view2))
-        else:
-            z1, z2 = f1, f2
-        if self.stop_gradient:
-            z1, z2 = tf.stop_gradient(z1), tf.stop_gradient(z2)
-        loss = self.distance(self.predictor(f1, training=True), z2, f1)
-        if self.symmetric:
-            loss += self.distance(self.predictor(f2, training=True), z1, f2)
-        return loss, (f1, f2, z1, z2)
+        watched = {
+            "loss": loss,
+            "gradient norm": gradient_norm,
+            "F": self.predictor.correlation,
+            "W": None if matrix is None else tf.convert_to_tensor(matrix),
+        }
+        return self.finite.observe(step, [watched[name] for name in QUANTITIES])
 
 
-def _restore(before: list[tuple[keras.Variable, tf.Tensor]], *, unless) -> None:
-    """Gives variables their earlier values back where the bool scalar is False."""
-    for variable, value in before:
-        variable.assign(tf.where(unless, variable, value))
+def _rows(*parts: tf.Tensor | None) -> tf.Tensor | None:
+    """The rows of all parts that there are, without their gradients."""
+    present = [tf.stop_gradient(part) for part in parts if part is not None]
+    return tf.concat(present, axis=0) if present else None

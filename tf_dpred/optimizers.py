@@ -14,6 +14,8 @@ import keras
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
+from tf_dpred.system import keras_private
+
 
 class _CoupledDecayOptimizer(keras.optimizers.Optimizer):
     """Momentum SGD with decay in the gradient and one group of its own.
@@ -84,14 +86,14 @@ class _CoupledDecayOptimizer(keras.optimizers.Optimizer):
 
     def _decay_of(self, variable: keras.Variable) -> float | None:
         """The decay coefficient, None where a variable is excluded from decay."""
-        # Private, but the only way to what `exclude_from_weight_decay` was told.
-        return self.coupled_weight_decay if self._use_weight_decay(variable) else None
+        applies = keras_private.decays(self, variable)
+        return self.coupled_weight_decay if applies else None
 
     def _adapt(self, gradient: tf.Tensor, variable, index: int) -> tf.Tensor:
         return gradient
 
     def update_step(self, gradient, variable, learning_rate) -> None:
-        index = self._get_variable_index(variable)
+        index = keras_private.index_of(self, variable)
         mu = self._mu[index]
         rate = self._rates[index]
         if rate is not None:

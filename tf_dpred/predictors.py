@@ -2,9 +2,9 @@
 
 All share one interface:
 
-    call(f)                  p, the prediction, [n, d] -> [n, d]
-    observe(f1, f2, z1, z2)  takes in the projections of a step's two views
-    reset(step)              after the optimizer's step: sets the weights anew, or not
+    call(f)               p, the prediction, [n, d] -> [n, d]
+    observe(f, z)         takes the projections of a step into the statistics
+    update_weights(step)  after the optimizer's step: sets the weights, or leaves them
 
 A new predictor is one class and one line in `PREDICTORS`. Weights act from the left on
 column vectors, p = W f, so rows are multiplied by W^T. Equation numbers are those of
@@ -87,11 +87,14 @@ class Predictor(keras.layers.Layer):
         """Running mean of the projections, [d], estimated like F."""
         return tf.convert_to_tensor(self._mean)
 
-    def observe(
-        self, f1: tf.Tensor, f2: tf.Tensor, z1: tf.Tensor, z2: tf.Tensor
-    ) -> None:
-        """Takes in one step's projections, all [n, d]; f online, z target."""
-        f = tf.concat([f1, f2], axis=0)
+    def observe(self, f: tf.Tensor, z: tf.Tensor) -> None:
+        """Takes the projections of one step into the statistics.
+
+        Args:
+          f: [m, d], of the online network: of both views (m = 2n), or of the first one
+            where the loss has one direction (m = n).
+          z: [m, d], of the target network: what the loss compares each row of f with.
+        """
         self._average(self._uncentered, spectrum.correlation(f))
         self._average(self._mean, tf.reduce_mean(f, axis=0))
         self._batches.assign_add(1)
@@ -106,8 +109,8 @@ class Predictor(keras.layers.Layer):
             keep = tf.where(seen > 0, tf.constant(self.rho, seen.dtype), 0)
         variable.assign(keep * variable + (1 - keep) * batch_value)
 
-    def reset(self, step: tf.Tensor) -> None:
-        """Does what has to be done to the weights after the optimizer's step.
+    def update_weights(self, step: tf.Tensor) -> None:
+        """Sets the weights after the optimizer's step; here it leaves them alone.
 
         Args:
           step: int64 scalar, the number of optimizer steps before this one.
@@ -160,7 +163,7 @@ class Linear(_Matrix):
 class Symmetric(Linear):
     """`Linear`, with W <- (W + W^T)/2 after every step (Table 3)."""
 
-    def reset(self, step: tf.Tensor) -> None:
+    def update_weights(self, step: tf.Tensor) -> None:
         self.matrix.assign(spectrum.symmetrize(self.matrix))
 
 
@@ -189,7 +192,7 @@ class ClosedForm(_Matrix):
         """W, [d, d], from what was observed."""
         raise NotImplementedError(f"{type(self).__name__} sets no weights.")
 
-    def reset(self, step: tf.Tensor) -> None:
+    def update_weights(self, step: tf.Tensor) -> None:
         if self.freq == 1:
             self.matrix.assign(self._weights_or_nan())
             return
@@ -297,12 +300,9 @@ class Optimal(ClosedForm):
         d = input_shape[-1]
         self._cross = self._state("cross_correlation", [d, d])
 
-    def observe(
-        self, f1: tf.Tensor, f2: tf.Tensor, z1: tf.Tensor, z2: tf.Tensor
-    ) -> None:
-        z, f = tf.concat([z2, z1], axis=0), tf.concat([f1, f2], axis=0)
+    def observe(self, f: tf.Tensor, z: tf.Tensor) -> None:
         self._average(self._cross, spectrum.cross_correlation(z, f))
-        super().observe(f1, f2, z1, z2)
+        super().observe(f, z)
 
     def weights_from_statistics(self) -> tf.Tensor:
         f = self.correlation

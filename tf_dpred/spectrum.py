@@ -7,9 +7,9 @@ are those of arXiv 2102.06810.
 
 from __future__ import annotations
 
-import tensorflow as tf
+from collections.abc import Callable
 
-from tf_dpred.system import replicas
+import tensorflow as tf
 
 # The authors' code keeps every eigenvalue of W at or above this, relative to the
 # largest; without it a rank-deficient F would cut directions off for good.
@@ -92,18 +92,26 @@ def symmetrize(w: tf.Tensor) -> tf.Tensor:
     return 0.5 * (w + tf.linalg.matrix_transpose(w))
 
 
-def feature_std(f: tf.Tensor) -> tf.Tensor:
+def _mean_over_rows(x: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(x, axis=0)
+
+
+def feature_std(
+    f: tf.Tensor, mean_over_rows: Callable[[tf.Tensor], tf.Tensor] = _mean_over_rows
+) -> tf.Tensor:
     """Spread of the directions of features, the collapse measure of SimSiam.
 
     Args:
-      f: [n, d] rows; in a replica context, those of this replica.
+      f: [n, d] rows.
+      mean_over_rows: [n, d] -> [d]; another one where `f` holds only a share of the
+        rows, those of one replica.
 
     Returns:
-      Scalar: mean over dimensions of the standard deviation over rows (of all replicas)
-      of f/|f|, times sqrt(d). 1: spread over the sphere; 0: collapsed to one point.
+      Scalar: mean over dimensions of the standard deviation over rows of f/|f|, times
+      sqrt(d). 1: spread over the sphere; 0: collapsed to one point.
     """
     unit = tf.math.l2_normalize(f, axis=1, epsilon=1e-24)
     d = tf.cast(tf.shape(f)[1], f.dtype)
-    mean = replicas.mean(tf.reduce_mean(unit, axis=0))
-    squares = tf.reduce_mean(tf.math.squared_difference(unit, mean), axis=0)
-    return tf.reduce_mean(tf.sqrt(replicas.mean(squares))) * tf.sqrt(d)
+    mean = mean_over_rows(unit)
+    variance = mean_over_rows(tf.math.squared_difference(unit, mean))
+    return tf.reduce_mean(tf.sqrt(variance)) * tf.sqrt(d)

@@ -11,38 +11,10 @@ from absl import logging
 
 from tf_dpred.model import DirectPred
 from tf_dpred.records import checkpoints
+from tf_dpred.records.state import training_state
 
 
-def training_state(model: DirectPred) -> dict[str, keras.Variable]:
-    """All variables of a compiled model, by unique names.
-
-    Online network, target with its own BatchNorm statistics, predictor with F and W,
-    the optimizer with its step count, and the metrics of the epoch in progress. Names
-    are places, `online/0012/kernel` and `optimizer/0034`: paths, which also make the
-    names of momenta, hold the numbers that Keras gives to unnamed layers, new ones for
-    every model that a process builds.
-    """
-    parts = {
-        "online": model.online.variables,
-        "predictor": model.predictor.variables,
-        "guard": model.guard.variables,
-        "metrics": [v for metric in model.metrics for v in metric.variables],
-    }
-    if model.loss_scale is not None:
-        parts["loss_scale"] = model.loss_scale.variables
-    if model.has_separate_target:
-        parts["target"] = model.target.variables
-    state = {
-        f"{part}/{index:04d}/{variable.name}": variable
-        for part, variables in parts.items()
-        for index, variable in enumerate(variables)
-    }
-    for index, variable in enumerate(model.optimizer.variables):
-        state[f"optimizer/{index:04d}"] = variable
-    return state
-
-
-class Checkpoints(keras.callbacks.Callback):
+class Checkpointing(keras.callbacks.Callback):
     """Saves the training state every N steps and at the end of each epoch.
 
     A checkpoint that cannot be written (a full disk) is reported and training goes

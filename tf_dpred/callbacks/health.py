@@ -46,7 +46,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
     """
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        found = self.model.guard.describe()
+        found = self.model.finite.describe()
         if found is not None:
             raise FloatingPointError(found)
 
@@ -55,21 +55,21 @@ class ReportSkipped(keras.callbacks.Callback):
     """Logs how many steps were undone (`skip_nonfinite`), and adds it to the logs."""
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self._reported = int(self.model.guard.count.numpy())
+        self._reported = int(self.model.finite.count.numpy())
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        count = int(self.model.guard.count.numpy())
+        count = int(self.model.finite.count.numpy())
         if count > self._reported:
             logging.warning(
                 "skipped %d updates so far that were not finite (the first: %s)",
                 count,
-                self.model.guard.describe(),
+                self.model.finite.describe(),
             )
             self._reported = count
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if logs is not None:
-            logs["skipped_updates"] = int(self.model.guard.count.numpy())
+            logs["skipped_updates"] = int(self.model.finite.count.numpy())
 
 
 class ReportLossScale(keras.callbacks.Callback):

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 from absl import logging
 
+from tf_dpred.records import json_files
 from tf_dpred.system.files import write_whole
 
 
@@ -36,7 +37,7 @@ class JsonLines(keras.callbacks.Callback):
         Raises:
           ValueError: a line of it is damaged.
         """
-        entries = read(self.path)
+        entries = json_files.read_lines(self.path)
         self.entries = [entry for entry in entries if 0 < step >= entry["step"]]
 
     def add(self, entry: dict) -> None:
@@ -86,25 +87,3 @@ class EpochLog(JsonLines):
 
     def _log(self, epoch: int, logs: dict) -> None:
         self.add({"epoch": epoch, "step": self.model.steps_done, **logs})
-
-
-def read(path: Path) -> list[dict]:
-    """The records of a file of JSON lines; none where there is no file.
-
-    A last line that was cut off is left out: a resume records it again.
-
-    Raises:
-      ValueError: a line is damaged.
-    """
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines()
-    if lines and not lines[-1].endswith("}"):
-        lines.pop()
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise ValueError(
-            f"--workdir: received a damaged {path} ({error}), accepted: one JSON "
-            "object per line."
-        ) from error

@@ -9,7 +9,7 @@ from types import FrameType
 import keras
 from absl import logging
 
-from tf_dpred.callbacks.checkpointing import Checkpoints
+from tf_dpred.callbacks.checkpointing import Checkpointing
 from tf_dpred.errors import Preempted
 from tf_dpred.system import replicas
 
@@ -30,7 +30,7 @@ class Preemption(keras.callbacks.Callback):
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-    def __init__(self, checkpoints: Checkpoints):
+    def __init__(self, checkpoints: Checkpointing):
         super().__init__()
         self.checkpoints = checkpoints
         self._received: int | None = None

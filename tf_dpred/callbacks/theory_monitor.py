@@ -73,7 +73,7 @@ class TheoryMonitor(JsonLines):
             "eigenvalues": s,
             "effective_rank": measures.effective_rank(s),
             "centered_rank": measures.effective_rank(np.linalg.eigvalsh(centered)),
-            **measures.of_views(*self.model.view_moments.read()),
+            **_known(measures.of_views(*self.model.view_moments.read())),
         }
         if "feature_std" in logs:
             entry["feature_std"] = float(logs["feature_std"])
@@ -90,6 +90,11 @@ class TheoryMonitor(JsonLines):
             if matrix is not None:
                 histograms["spectrum/W"] = entry["eigenvalues_w"]
             self.tensorboard.histograms(histograms)
+
+
+def _known(numbers: dict[str, float | None]) -> dict[str, float | None]:
+    """None for NaN: what a loss of one direction leaves unknown."""
+    return {k: None if v is None or np.isnan(v) else v for k, v in numbers.items()}
 
 
 def _plain(value):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_dpred.callbacks.json_lines import read
 from tf_dpred.config import Config
-from tf_dpred.records.workdir import read_json
+from tf_dpred.records import json_files
+from tf_dpred.records.workdir import Workdir
 from tf_dpred.theory import measures, modes
 from tf_dpred.theory.levers import loss_factor
 
@@ -66,20 +66,20 @@ def records(workdir: str) -> tuple[Config, list[dict], list[dict]]:
     Raises:
       ValueError: the directory holds no run that was measured at least once.
     """
-    path = Path(workdir)
-    flags = read_json(path / "flags.json").get("flags")
+    path = Workdir(workdir)
+    flags = json_files.read(path.flags).get("flags")
     if flags is None:
         raise ValueError(
             f"--workdir: received {workdir!r} without the flags of a run in "
             "flags.json, accepted: the work directory of a run."
         )
-    entries = read(path / "theory.jsonl")
+    entries = json_files.read_lines(path.theory)
     if not entries:
         raise ValueError(
             f"--workdir: received {workdir!r} without a measurement in theory.jsonl, "
             "accepted: a run of at least one epoch, or with --theory_every."
         )
-    return Config.from_dict(flags), entries, read(path / "epochs.jsonl")
+    return Config.from_dict(flags), entries, json_files.read_lines(path.epochs)
 
 
 def report(workdir: str) -> str:

@@ -29,12 +29,12 @@ def write(config: Config, source: Source) -> Path:
       ValueError: the directory cannot be written to.
     """
     workdir = Workdir(config.training.workdir)
+    workdir.create()
     with named_errors():
         factor = -(-LEGIBLE // config.data.image_size)
         drawn = picture(config, source).repeat(factor, axis=0).repeat(factor, axis=1)
-    path = workdir.path / "preview.png"
-    path.write_bytes(tf.io.encode_png(drawn).numpy())
-    return path
+    workdir.preview.write_bytes(tf.io.encode_png(drawn).numpy())
+    return workdir.preview
 
 
 def picture(config: Config, source: Source) -> np.ndarray:

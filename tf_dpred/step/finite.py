@@ -25,7 +25,7 @@ def scalar_weight(
     )
 
 
-class FiniteGuard(keras.layers.Layer):
+class FiniteCheck(keras.layers.Layer):
     """Remembers the first step with a quantity that is not finite, and counts them.
 
     Lives in the graph, so that it names the right step at any `steps_per_execution`,
@@ -33,7 +33,7 @@ class FiniteGuard(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs):
-        super().__init__(name="guard", **kwargs)
+        super().__init__(name="finite", **kwargs)
         self.first_step = scalar_weight(self, "first_step", "int64", -1)
         self.quantity = scalar_weight(self, "quantity", "int64", -1)
         self.count = scalar_weight(self, "count", "int64", 0)

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tf_dpred.step.finite import scalar_weight
+from tf_dpred.step.undo import Undo
 from tf_dpred.system import replicas
 
 FIRST = 2.0**15
@@ -42,9 +43,28 @@ class LossScale(keras.layers.Layer):
         """The gradients of the loss itself, in float32."""
         return [tf.cast(g, tf.float32) / self.scale for g in gradients]
 
-    def is_lowest(self) -> tf.Tensor:
-        """bool scalar: it cannot fall any further."""
-        return tf.convert_to_tensor(self.scale) <= 1
+    def apply(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        gradients: Sequence[tf.Tensor],
+        variables: Sequence[keras.Variable],
+    ) -> tf.Tensor:
+        """The optimizer's step, which only counts where a gradient overflowed.
+
+        Args:
+          optimizer: that owns the variables.
+          gradients: after `divide`.
+          variables: one for each gradient.
+
+        Returns:
+          bool scalar: an overflow is no fault of the scale, which is at its lowest.
+        """
+        at_lowest = tf.convert_to_tensor(self.scale) <= 1
+        fits = self.observe(gradients)
+        undo = Undo([*variables, *optimizer.variables], kept=[optimizer.iterations])
+        optimizer.apply(gradients, variables)
+        undo.unless(fits)
+        return at_lowest
 
     def observe(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
         """Adapts the scale to one step's gradients.

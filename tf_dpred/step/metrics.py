@@ -1,17 +1,27 @@
-"""Three numbers of the latest step, which the theory's tau and sigma^2 follow from."""
+"""What is measured in a training step: means that are equal on all replicas."""
 
 from __future__ import annotations
+
+import math
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_dpred import spectrum
+from tf_dpred.system import replicas
+
+
+def feature_std(f: tf.Tensor) -> tf.Tensor:
+    """`spectrum.feature_std` of the rows of all replicas; the same on each."""
+    return spectrum.feature_std(f, lambda x: replicas.mean(tf.reduce_mean(x, axis=0)))
+
 
 class ViewMoments:
     """Mean inner products of one batch's projections, the same on all replicas.
 
-    Every step sets them anew and nothing else depends on them, so they are in no
-    checkpoint.
+    The theory's tau and sigma^2 of the latest step follow from them. Every step sets
+    them anew and nothing else depends on them, so they are in no checkpoint.
     """
 
     def __init__(self):
@@ -24,12 +34,21 @@ class ViewMoments:
         )
 
     @staticmethod
-    def of(f1: tf.Tensor, f2: tf.Tensor, z1: tf.Tensor, z2: tf.Tensor) -> tf.Tensor:
-        """The three, [3], of this replica's projections [n, d]; f online, z target."""
+    def of(
+        f1: tf.Tensor, f2: tf.Tensor | None, z1: tf.Tensor | None, z2: tf.Tensor
+    ) -> tf.Tensor:
+        """The three, [3], of this replica's projections [n, d]; f online, z target.
+
+        Without f2 and z1, which a loss of one direction does not need, only the first
+        is known; the others are NaN.
+        """
 
         def inner(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
             return tf.reduce_mean(tf.reduce_sum(a * b, axis=1))
 
+        if f2 is None or z1 is None:
+            unknown = tf.constant(math.nan, f1.dtype)
+            return tf.stack([inner(f1, f1), unknown, unknown])
         own = (inner(f1, f1) + inner(f2, f2)) / 2
         target = (inner(z1, f1) + inner(z2, f2)) / 2
         return tf.stack([own, inner(f1, f2), target])

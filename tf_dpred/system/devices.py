@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import keras
@@ -123,7 +124,7 @@ def make_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
       ValueError: a TPU or workers are asked for and not found.
     """
     kind = config.strategy
-    if place(config)[1] > 1 or kind == "multi_worker":
+    if place(config).workers > 1 or kind == "multi_worker":
         return _multi_worker_strategy(config)
     if kind == "auto" and (config.tpu or tf.config.list_physical_devices("TPU")):
         kind = "tpu"
@@ -139,8 +140,25 @@ def make_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def place(config: TrainingConfig) -> tuple[int, int]:
-    """This process among those of a run: (its index, their number).
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """This process among those of a run, which are called workers.
+
+    Attributes:
+      index: of this one, from 0; the first one is the chief, which writes the files.
+      workers: their number.
+    """
+
+    index: int
+    workers: int
+
+    @property
+    def is_chief(self) -> bool:
+        return self.index == 0
+
+
+def place(config: TrainingConfig) -> Place:
+    """The place of this process, by TF_CONFIG where it is read.
 
     Raises:
       ValueError: TF_CONFIG is malformed, or missing where it is needed.
@@ -152,8 +170,8 @@ def place(config: TrainingConfig) -> tuple[int, int]:
             f"accepted: with TF_CONFIG={cluster.ACCEPTED}."
         )
     if workers is None or config.tpu or config.strategy not in ("auto", "multi_worker"):
-        return 0, 1
-    return workers.index, len(workers.addresses)
+        return Place(0, 1)
+    return Place(workers.index, len(workers.addresses))
 
 
 def _multi_worker_strategy(config: TrainingConfig) -> tf.distribute.Strategy:

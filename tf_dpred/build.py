@@ -1,0 +1,298 @@
+"""From a Config to the parts of a run: construction alone, nothing is trained here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from absl import logging
+from keras.optimizers.schedules import LearningRateSchedule
+
+from tf_dpred import schedules
+from tf_dpred.callbacks.checkpointing import Checkpointing
+from tf_dpred.callbacks.health import (
+    CollapseWarning,
+    ReportLossScale,
+    ReportSkipped,
+    StopOnNonFinite,
+)
+from tf_dpred.callbacks.json_lines import EpochLog
+from tf_dpred.callbacks.knn_monitor import KNNMonitor
+from tf_dpred.callbacks.pictures import Pictures
+from tf_dpred.callbacks.preemption import Preemption
+from tf_dpred.callbacks.profile import Profile
+from tf_dpred.callbacks.progress import Progress
+from tf_dpred.callbacks.target_ema import TargetEMA
+from tf_dpred.callbacks.tensorboard import TensorBoard
+from tf_dpred.callbacks.theory_monitor import TheoryMonitor
+from tf_dpred.config import Config
+from tf_dpred.data import datasets, pipeline
+from tf_dpred.data.bad_images import BadImages
+from tf_dpred.data.source import Source
+from tf_dpred.data.views import ViewPair
+from tf_dpred.model import DirectPred
+from tf_dpred.networks import encoder
+from tf_dpred.optimizers import LARS, SGD
+from tf_dpred.predictors import make_predictor
+from tf_dpred.records.provenance import MAY_CHANGE
+from tf_dpred.records.workdir import Workdir
+from tf_dpred.reports import preview
+
+EVALUATION_BATCH = 256
+
+Backbone = keras.Model | Callable[[], keras.Model]
+
+
+def training_source(config: Config, bad_images: BadImages | None = None) -> Source:
+    """The images to train on.
+
+    Args:
+      config: of the run.
+      bad_images: counts the files that cannot be used.
+
+    Raises:
+      Refused: see `data.datasets.open_source`.
+    """
+    data = config.data
+    split = data.split
+    if split is None:
+        split, _ = datasets.default_splits(data.dataset, data.data_dir)
+    return datasets.open_source(
+        data.dataset,
+        split,
+        data.data_dir,
+        shuffle_buffer=data.shuffle_buffer,
+        limit=data.train_size,
+        bad_images=bad_images,
+    )
+
+
+def model(
+    config: Config,
+    steps_per_epoch: int,
+    pair: ViewPair,
+    backbone: Backbone | None = None,
+) -> DirectPred:
+    """A compiled model; call it under `strategy.scope()`.
+
+    Args:
+      config: of networks, predictor, objective and optimizer.
+      steps_per_epoch: optimizer steps, for the schedules.
+      pair: of views; the networks normalise by its mean and std.
+      backbone: a built model, normalised images [n, s, s, 3] -> features [n, c], to
+        use instead of the one that `config.network.backbone` names; or what makes one.
+    """
+    objective = config.objective
+    online = _network("online", config, pair, backbone)
+    target = _network("target", config, pair, backbone) if objective.ema else None
+    if target is not None and objective.target_init == "copy":
+        target.set_weights(online.get_weights())
+    built = DirectPred(
+        online,
+        target,
+        make_predictor(config.predictor),
+        loss=objective.loss,
+        symmetric=objective.symmetric_loss,
+        stop_gradient=objective.stop_gradient,
+        accumulation_steps=config.training.accumulation_steps,
+        skip_nonfinite=config.training.on_nonfinite == "skip",
+        make_views=None if config.data.on_host else pipeline.views_from_crops(pair),
+    )
+    built.compile(
+        optimizer(config, learning_rate(config, steps_per_epoch)),
+        predictor_weight_decay=config.optimizer.predictor_weight_decay,
+        predictor_learning_rate=predictor_learning_rate(config, steps_per_epoch),
+        jit_compile=config.training.jit_compile,
+        run_eagerly=config.training.run_eagerly,
+        steps_per_execution=config.training.steps_per_execution,
+    )
+    return built
+
+
+def _network(
+    name: str, config: Config, pair: ViewPair, backbone: Backbone | None
+) -> keras.Model:
+    if backbone is None:
+        made = encoder.backbone(config.network, config.data.image_size)
+    else:
+        given = backbone if isinstance(backbone, keras.Model) else backbone()
+        made = encoder.with_own_batch_norm(given)
+    return encoder.network(made, config.network, pair.mean, pair.std, name)
+
+
+def learning_rate(
+    config: Config, steps_per_epoch: int, *, multiplier: float = 1.0
+) -> float | LearningRateSchedule:
+    """The schedule of a config: linear scaling, warm-up, then constant or cosine."""
+    peak = schedules.peak_learning_rate(
+        config.optimizer.base_lr * multiplier, config.training.batch_size
+    )
+    return schedules.learning_rate(
+        config.optimizer.lr_schedule,
+        peak,
+        round(config.optimizer.warmup_epochs * steps_per_epoch),
+        config.training.epochs * steps_per_epoch,
+    )
+
+
+def predictor_learning_rate(
+    config: Config, steps_per_epoch: int
+) -> float | LearningRateSchedule | None:
+    """The predictor's own rate, or None where it shares the network's."""
+    multiplier = config.optimizer.predictor_lr_multiplier
+    if config.optimizer.predictor_lr_schedule == "constant":
+        base_lr = config.optimizer.base_lr * multiplier
+        return schedules.peak_learning_rate(base_lr, config.training.batch_size)
+    if multiplier == 1.0:
+        return None
+    return learning_rate(config, steps_per_epoch, multiplier=multiplier)
+
+
+def optimizer(
+    config: Config, rate: float | LearningRateSchedule
+) -> keras.optimizers.Optimizer:
+    """The optimizer of a config at a learning rate."""
+    momentum, decay = config.optimizer.momentum, config.optimizer.weight_decay
+    if config.optimizer.optimizer == "lars":
+        return LARS(rate, momentum=momentum, weight_decay=decay)
+    if config.optimizer.optimizer == "sgd":
+        return SGD(rate, momentum=momentum, weight_decay=decay)
+    return keras.optimizers.AdamW(rate, weight_decay=decay)
+
+
+def knn_monitor(
+    config: Config, pair: ViewPair, labelled: tuple[Source, Source] | None
+) -> KNNMonitor | None:
+    """The kNN monitor of (searched, classified) images; None where there are none."""
+    if labelled is None:
+        logging.info("no kNN monitor: there is no labelled test split")
+        return None
+    bank, test = (
+        pipeline.evaluation_images(
+            source, pair, config.data.image_size, EVALUATION_BATCH
+        )
+        for source in labelled
+    )
+    num_classes = labelled[0].num_classes
+    assert num_classes is not None  # they are labelled
+    return KNNMonitor(
+        bank, test, num_classes, config.evaluation, config.training.epochs
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Callbacks:
+    """The callbacks of a run.
+
+    Attributes:
+      in_order: all of them, in the order in which Keras calls them.
+      epoch_log, theory, checkpoints, preemption: those that a run also talks to;
+        `theory` is None on all workers but the chief.
+    """
+
+    in_order: Sequence[keras.callbacks.Callback]
+    epoch_log: EpochLog
+    theory: TheoryMonitor | None
+    checkpoints: Checkpointing
+    preemption: Preemption
+
+
+def callbacks(
+    config: Config,
+    workdir: Workdir,
+    model: DirectPred,
+    source: Source,
+    steps_per_epoch: int,
+    *,
+    knn: KNNMonitor | None = None,
+    own: Sequence[keras.callbacks.Callback] = (),
+    is_chief: bool = True,
+) -> Callbacks:
+    """All callbacks of a run, and why they run in this order.
+
+    Args:
+      config: of the run.
+      workdir: where they write.
+      model: compiled.
+      source: of the training images, for the picture of their views.
+      steps_per_epoch: optimizer steps.
+      knn: the monitor, if there are labelled images.
+      own: the user's; they see what the run's own add to the logs, and can add to them.
+      is_chief: False for the workers that write no files.
+    """
+    training, objective = config.training, config.objective
+    epoch_log = EpochLog(workdir.epochs, write=is_chief)
+    checkpoints = Checkpointing(
+        model,
+        workdir.checkpoints,
+        steps_per_epoch=steps_per_epoch,
+        every=training.checkpoint_every,
+        keep=training.keep_checkpoints,
+        background=training.background_checkpoints,
+        write=is_chief,
+    )
+    preemption = Preemption(checkpoints)
+
+    # First those that add to the logs: tau, skipped steps, the loss scale, kNN. A step
+    # that is not finite ends the run here, before anything is written of it.
+    first: list[keras.callbacks.Callback] = []
+    if objective.ema:
+        total = training.epochs * steps_per_epoch
+        momentum = (objective.tau_schedule, objective.tau_base, total)
+        first.append(TargetEMA(schedules.ema_momentum(*momentum)))
+    skip = training.on_nonfinite == "skip"
+    first.append(ReportSkipped() if skip else StopOnNonFinite())
+    if model.loss_scale is not None:
+        first.append(ReportLossScale())
+    if knn is not None:
+        first.append(knn)
+
+    # Then those that show the logs. Pictures need the features of the kNN monitor, and
+    # the theory's curves go through TensorBoard.
+    shown: list[keras.callbacks.Callback] = []
+    theory = None
+    if is_chief:
+        tensorboard = TensorBoard(
+            str(workdir.tensorboard),
+            training.batch_size,
+            training.log_every,
+            compared_settings(config),
+        )
+        theory = TheoryMonitor(
+            workdir.theory, config.evaluation.theory_every, tensorboard
+        )
+        shown = [
+            CollapseWarning(),
+            Progress(training.batch_size, steps_per_epoch, training.epochs),
+            tensorboard,
+            theory,
+            Pictures(
+                tensorboard,
+                lambda: preview.picture(config, source),
+                knn,
+                training.log_every,
+            ),
+        ]
+        if training.profiled_steps:
+            shown.append(Profile(str(workdir.tensorboard), *training.profiled_steps))
+
+    # Last those that save. An epoch's line is written before its checkpoint, from which
+    # a resumed run would not write it again. Preemption ends the run: nothing follows.
+    saved = [epoch_log, checkpoints, preemption]
+    return Callbacks(
+        [*first, *own, *shown, *saved], epoch_log, theory, checkpoints, preemption
+    )
+
+
+def compared_settings(config: Config) -> dict[str, Any]:
+    """The settings that decide a result, for TensorBoard; first those not by default."""
+    usual = Config().to_dict()
+    # A run may change these without becoming another one; only its length matters.
+    settings = {
+        name: value
+        for name, value in config.to_dict().items()
+        if name not in MAY_CHANGE - {"epochs"}
+    }
+    return dict(sorted(settings.items(), key=lambda item: item[1] == usual[item[0]]))

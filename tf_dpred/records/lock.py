@@ -1,0 +1,87 @@
+"""One process at a time trains in a work directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import weakref
+from pathlib import Path
+from typing import NoReturn, TextIO
+
+from tf_dpred.config import refuse
+
+# The claims of this process, by the real path of the lock file.
+_CLAIMS: weakref.WeakValueDictionary[str, Lock] = weakref.WeakValueDictionary()
+
+
+class Lock:
+    """Claims a work directory for one run, until the run or its process ends.
+
+    By flock(2), which the system releases however a process ends. A network file system
+    that does not pass it on does not show the processes of other machines.
+
+    Inside one process the latest claim counts: a notebook's second run takes the
+    directory over from its first one, unless that one is training right now.
+
+    Args:
+      path: of the lock file, in a directory that exists.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.training = False
+        self._file: TextIO | None = None
+
+    def acquire(self) -> None:
+        """Claims the directory; does nothing where this object holds it already.
+
+        Raises:
+          Refused: another process, or another run of this process, is training in it.
+        """
+        if self._file is not None:
+            return
+        name = os.path.realpath(self.path)
+        other = _CLAIMS.get(name)
+        if other is not None:
+            if other.training:
+                self._refuse("another run of this process")
+            other.release()
+        file = open(self.path, "a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            file.close()
+            self._refuse(owner)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        self._file = file
+        _CLAIMS[name] = self
+
+    def start_training(self) -> None:
+        """Keeps the directory from later runs of this process as well.
+
+        Raises:
+          Refused: such a run has taken it over, and may have trained in it.
+        """
+        if self._file is None:
+            self._refuse("a later run of this process", "has begun")
+        self.training = True
+
+    def release(self) -> None:
+        """Gives the directory up, if this object holds it."""
+        self.training = False
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _refuse(self, owner: str, does: str = "is training") -> NoReturn:
+        refuse(
+            "workdir",
+            str(self.path.parent),
+            "a workdir that no other run uses",
+            detail=f", where {owner} {does}",
+        )

@@ -1,0 +1,121 @@
+"""flags.json: what a run was asked for, on which images, and what computed it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+from tf_dpred.config import Config, EvaluationConfig, refuse
+from tf_dpred.data.source import Source
+from tf_dpred.records import json_files
+from tf_dpred.records.workdir import Workdir
+from tf_dpred.system.devices import environment, versions
+
+# Settings that a continued run may change: they decide how long it goes on (schedules
+# follow `epochs`), what is watched and where things lie.
+MAY_CHANGE = frozenset(
+    {
+        "background_checkpoints",
+        "checkpoint_every",
+        "data_dir",
+        "epochs",
+        "keep_checkpoints",
+        "log_every",
+        "max_bad_images",
+        "profile",
+        "steps_per_execution",
+        "tpu",
+        "worker_timeout",
+        "workdir",
+    }
+) | {field.name for field in dataclasses.fields(EvaluationConfig)}
+
+
+def write(workdir: Workdir, config: Config, source: Source) -> None:
+    """Records the settings, what the training images are, and what computes."""
+    record = {
+        "flags": config.to_dict(),
+        "num_examples": source.num_examples,
+        "images": source.fingerprint,
+        **_what_computes(),
+    }
+    json_files.write(workdir.flags, record)
+
+
+def check_settings(workdir: Workdir, config: Config) -> None:
+    """Refuses to continue a run under settings that would make it another one.
+
+    Raises:
+      Refused: lists what differs from `flags.json`.
+    """
+    recorded = json_files.read(workdir.flags).get("flags")
+    if recorded is None:
+        return
+    # A setting that did not exist when the run began had its default.
+    recorded = {**Config().to_dict(), **recorded}
+    differing = [
+        f"{name}: {recorded[name]!r} -> {value!r}"
+        for name, value in config.to_dict().items()
+        if name not in MAY_CHANGE and recorded[name] != value
+    ]
+    if differing:
+        refuse(
+            "workdir",
+            str(workdir.path),
+            "the same settings, or a new workdir",
+            detail=f", which holds a run with other settings ({'; '.join(differing)})",
+        )
+
+
+def check_images(workdir: Workdir, source: Source) -> None:
+    """Refuses to continue a run on other images: its epochs would mix two data sets.
+
+    Raises:
+      Refused: their number differs, or what is known of them and their order.
+    """
+    record = json_files.read(workdir.flags)
+    number = record.get("num_examples", source.num_examples)
+    images = record.get("images", source.fingerprint)
+    if (number, images) != (source.num_examples, source.fingerprint):
+        refuse(
+            "workdir",
+            str(workdir.path),
+            "the same images, or a new workdir",
+            detail=f", which holds a run on {number} other images "
+            f"({source.num_examples} now; a folder is told by the names in it)",
+        )
+
+
+def changes(workdir: Workdir) -> list[str]:
+    """What differs from the run's last start in versions, environment and devices.
+
+    The run can go on, but its numbers are rounded in another way. What was not recorded
+    at that start is not compared.
+
+    Returns:
+      A line for each difference: "tensorflow: 2.20.0 -> 2.21.0".
+    """
+    record = json_files.read(workdir.flags)
+    found = []
+    for part, now in _what_computes().items():
+        if part not in record:
+            continue
+        before = record[part]
+        if isinstance(now, list):
+            now, before = ({part: ", ".join(names)} for names in (now, before))
+        found += [
+            f"{name}: {before[name] or 'not set'} -> {now[name] or 'not set'}"
+            for name in now.keys() & before.keys()
+            if now[name] != before[name]
+        ]
+    return sorted(found)
+
+
+def _what_computes() -> dict[str, Any]:
+    return {
+        "versions": versions(),
+        "environment": environment(),
+        "devices": [d.name for d in tf.config.list_logical_devices()],
+    }
