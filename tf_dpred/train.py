@@ -33,6 +33,7 @@ from tf_dpred.config import Config, refuse
 from tf_dpred.data import datasets, pipeline
 from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.datasets import Source
+from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.views import ViewPair, view_pair
 from tf_dpred.errors import WorkerLost
 from tf_dpred.model import DirectPred
@@ -101,7 +102,7 @@ def build_model(
     Args:
       config: of networks, predictor, objective and optimizer.
       steps_per_epoch: optimizer steps, for the schedules.
-      pair: of views; the networks normalise by its mean and std.
+      pair: of views, for devices that make them from crops.
       backbone: a built model, normalised images [n, s, s, 3] -> features [n, c], to
         use instead of the one that `config.network.backbone` names; or what makes one.
     """
@@ -115,9 +116,15 @@ def build_model(
             return encoder.backbone(config.network, size)
         return encoder.with_own_batch_norm(backbone)
 
+    preprocessing = Preprocessing.of_views(config.data.views)
+
     def new_network(name: str) -> keras.Model:
         return encoder.network(
-            new_backbone(), config.network, pair.mean, pair.std, name
+            new_backbone(),
+            config.network,
+            preprocessing.mean,
+            preprocessing.std,
+            name,
         )
 
     online = new_network("online")
@@ -344,7 +351,10 @@ class Pretraining:
             return None
         bank, test = (
             pipeline.evaluation_images(
-                source, self.pair, self.config.data.image_size, EVALUATION_BATCH
+                source,
+                Preprocessing.of_views(self.config.data.views),
+                self.config.data.image_size,
+                EVALUATION_BATCH,
             )
             for source in labelled
         )
