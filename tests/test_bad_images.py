@@ -15,6 +15,7 @@ from test_recovery import assert_bit_equal, last, pretraining
 from tf_dpred.data import pipeline
 from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.datasets import open_source
+from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.views import view_pair
 from tf_dpred.errors import TooManyBadImages, UnreadableImage
 
@@ -76,7 +77,7 @@ def test_labels__follow_the_image(tmp_path):
             Image.fromarray(picture(seed=index)).save(directory / "b.png")
     (tmp_path / "train" / "cat" / "c.png").write_bytes(b"not a png")
     source = open_source("folder", "train", str(tmp_path))
-    batches = pipeline.evaluation_images(source, view_pair("cifar"), 24, 8)
+    batches = pipeline.evaluation_images(source, Preprocessing(), 24, 8)
     ((images, labels),) = batches.as_numpy_iterator()
     assert labels.tolist() == [0, 1, 1]
     np.testing.assert_array_equal(images[1], images[2])
@@ -185,7 +186,7 @@ def test_names_that_are_no_text(tmp_path, caplog):
     record = tmp_path / "bad.txt"
     register = BadImages(record=record)
     source = open_source("folder", None, str(tmp_path), bad_images=register)
-    (batch,) = pipeline.evaluation_images(source, view_pair("cifar"), 24, 4)
+    (batch,) = pipeline.evaluation_images(source, Preprocessing(), 24, 4)
     assert batch[0].shape[0] == 3
     for shown in (record.read_text(), caplog.text):
         assert "b\\udcfe.png" in shown and "c\\td\\n.png" in shown

@@ -12,6 +12,7 @@ from tf_dpred import train
 from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.config import Config
 from tf_dpred.data import views
+from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.encoders import export, restore
 from tf_dpred.networks.normalization import BatchNormalization
 
@@ -56,7 +57,7 @@ def pictures(count, height, width):
 
 def expected(encoder, images):
     """What the trained network says about the evaluation views."""
-    clean = [views.evaluation_view(image, 24, encoder.pair) for image in images]
+    clean = [encoder.preprocessing.evaluation_view(image, 24) for image in images]
     return encoder.network(tf.stack(clean), training=False)
 
 
@@ -77,7 +78,7 @@ def test_export__call_equals_the_trained_network(size, dtype, encoder, loaded):
 
 def test_prepare__images_of_the_right_size_are_not_rounded():
     images = tf.random.stateless_uniform([2, 24, 24, 3], [0, 1], maxval=255.0)
-    found = export.prepare(images, 24, views.view_pair("cifar"))
+    found = export.prepare(images, 24, Preprocessing.of_views("cifar"))
     np.testing.assert_array_equal(found, images)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tf_dpred.data import pipeline
+from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import from_arrays
 from tf_dpred.data.views import view_pair
 from tf_dpred.evaluation import finetune
@@ -36,14 +37,14 @@ def encoder(seed=0):
 
 
 OPTIONS = {"epochs": 6, "batch_size": 16, "seed": 0}
-PAIR = view_pair("digits")
+PAIR, CLEAN = view_pair("digits"), Preprocessing.of_views("digits")
 
 
 def test_train__learns_and_moves_everything():
     network, source = encoder(), striped(64)
     before = [v.numpy() for v in network.variables]
     model = finetune.train(network, source, PAIR, rate=0.4, **OPTIONS)
-    test = pipeline.evaluation_images(striped(40, seed=1), PAIR, 8, 16)
+    test = pipeline.evaluation_images(striped(40, seed=1), CLEAN, 8, 16)
     top1, top5 = finetune.accuracy(model, test)
     assert top1 > 0.9
     assert top5 == 1.0  # two classes
@@ -79,11 +80,11 @@ def test_choose_rate__by_held_out_images(monkeypatch):
 
     monkeypatch.setattr(finetune, "train", train)
     monkeypatch.setattr(finetune, "accuracy", accuracy)
-    chosen = finetune.choose_rate(encoder, striped(60), PAIR, **OPTIONS)
+    chosen = finetune.choose_rate(encoder, striped(60), PAIR, CLEAN, **OPTIONS)
     assert chosen == 0.1
     assert sizes == [48] * 3
 
 
 def test_choose_rate__one_image_a_class():
     with pytest.raises(ValueError, match="--eval_lr: received None with 2 labelled"):
-        finetune.choose_rate(encoder, striped(2), PAIR, **OPTIONS)
+        finetune.choose_rate(encoder, striped(2), PAIR, CLEAN, **OPTIONS)

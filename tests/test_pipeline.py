@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_dpred.data import image_ops, pipeline, views
 from tf_dpred.data.datasets import from_arrays, open_source
+from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.views import ViewPair, ViewSpec, view_pair
 
 PLAIN = ViewSpec(
@@ -198,7 +199,7 @@ def test_training_views__equal_crop_and_distortion_of_each_example():
 
 
 def test_first_images__those_that_training_begins_with():
-    first = pipeline.first_images(numbered(22), CLEAN, 4, 6, seed=3)
+    first = pipeline.first_images(numbered(22), Preprocessing(), 4, 6, seed=3)
     stream = pipeline.training_views(numbered(22), CLEAN, 4, 6, seed=3)
     np.testing.assert_array_equal(first, take(stream, 1)[0][0])
 
@@ -288,7 +289,7 @@ def test_chunk_size__divides_the_batch(batch_size, size, chunk):
 
 
 def test_evaluation_images__stored_order_and_last_batch():
-    batches = list(pipeline.evaluation_images(numbered(7), CLEAN, 4, 3))
+    batches = list(pipeline.evaluation_images(numbered(7), Preprocessing(), 4, 3))
     assert [len(images) for images, _ in batches] == [3, 3, 1]
     assert np.concatenate([i[:, 0, 0, 0] for i, _ in batches]).tolist() == list(
         range(7)
@@ -299,12 +300,12 @@ def test_evaluation_images__stored_order_and_last_batch():
 def test_evaluation_images__labels_and_pixels():
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
     source = from_arrays(images, np.arange(5))
-    ((batch, labels),) = pipeline.evaluation_images(source, CLEAN, 8, 16)
+    ((batch, labels),) = pipeline.evaluation_images(source, Preprocessing(), 8, 16)
     np.testing.assert_array_equal(batch, images)
     assert labels.numpy().tolist() == [0, 1, 2, 3, 4]
     assert batch.dtype == tf.uint8 and labels.dtype == tf.int64
 
 
 def test_evaluation_images__static_shape():
-    dataset = pipeline.evaluation_images(noise(), view_pair("byol"), 16, 4)
+    dataset = pipeline.evaluation_images(noise(), Preprocessing(), 16, 4)
     assert dataset.element_spec[0].shape.as_list() == [None, 16, 16, 3]

@@ -103,7 +103,7 @@ def test_convert_to_torch__torchvision_computes_the_same(backbone, tmp_path):
         pytest.skip("torchvision is not installed")
     encoder = new_encoder(backbone)
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
-    unit = (images / 255 - encoder.pair.mean) / encoder.pair.std
+    unit = (images / 255 - encoder.preprocessing.mean) / encoder.preprocessing.std
     state, given, output = (tmp_path / name for name in ("state.npz", "x.npy", "y.npy"))
     np.savez(state, **state_of(encoder))
     np.save(given, unit.transpose(0, 3, 1, 2).astype(np.float32))

@@ -8,7 +8,7 @@ import tensorflow as tf
 from scipy import stats
 
 from tf_dpred.data import photometric, views
-from tf_dpred.data.views import ViewPair, ViewSpec, view_pair
+from tf_dpred.data.views import ViewSpec, view_pair
 
 COUNT = 4000
 NOTHING = ViewSpec(
@@ -90,22 +90,6 @@ def test_view_pair__published_values(name, which, expected):
 @pytest.mark.parametrize("name", [n for n in views.VIEWS if n != "byol"])
 def test_view_pair__views_alike_except_byol(name):
     assert view_pair(name).first == view_pair(name).second
-
-
-def test_view_pair__normalisation():
-    assert view_pair("byol").mean == (0.485, 0.456, 0.406)
-    assert view_pair("byol").std == (0.229, 0.224, 0.225)
-    assert view_pair("cifar").mean == (0.4914, 0.4822, 0.4465)
-    assert view_pair("cifar").std == (0.2023, 0.1994, 0.2010)
-    assert view_pair("stl10").mean == (0, 0, 0) and view_pair("stl10").std == (1, 1, 1)
-    fractions = {name: view_pair(name).eval_crop_fraction for name in views.VIEWS}
-    assert fractions == {
-        "byol": 0.875,
-        "simclr": 0.875,
-        "stl10": 1.0,
-        "cifar": 1.0,
-        "digits": 1.0,
-    }
 
 
 def test_view_pair__digits_are_never_mirrored():
@@ -322,17 +306,3 @@ def test_augment__crops_at_random():
     lefts = np.array(list(tf.data.Dataset.range(1000).map(left).as_numpy_iterator()))
     # Crops are 128 wide: their left side is uniform in 0..128 (the pixel adds 3.5).
     assert stats.kstest(lefts, "uniform", (3.5, 129)).pvalue > 0.01
-
-
-def test_evaluation_view__central_and_deterministic():
-    image = np.zeros((64, 96, 3), np.uint8)
-    image[4:60, 20:76] = np.random.default_rng(0).integers(0, 256, (56, 56, 3))
-    pair = ViewPair(ViewSpec(), ViewSpec(), eval_crop_fraction=0.875)
-    result = views.evaluation_view(tf.constant(image), 56, pair)
-    np.testing.assert_array_equal(result, image[4:60, 20:76])
-
-
-def test_evaluation_view__leaves_images_of_the_right_size_alone():
-    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    result = views.evaluation_view(tf.constant(image), 32, view_pair("cifar"))
-    np.testing.assert_array_equal(result, image)

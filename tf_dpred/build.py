@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 from absl import logging
@@ -30,6 +30,7 @@ from tf_dpred.callbacks.theory_monitor import TheoryMonitor
 from tf_dpred.config import Config
 from tf_dpred.data import datasets, pipeline
 from tf_dpred.data.bad_images import BadImages
+from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import ViewPair
 from tf_dpred.model import DirectPred
@@ -42,7 +43,7 @@ from tf_dpred.reports import preview
 
 EVALUATION_BATCH = 256
 
-Backbone = keras.Model | Callable[[], keras.Model]
+Backbone: TypeAlias = keras.Model | Callable[[], keras.Model]
 
 
 def training_source(config: Config, bad_images: BadImages | None = None) -> Source:
@@ -69,6 +70,28 @@ def training_source(config: Config, bad_images: BadImages | None = None) -> Sour
     )
 
 
+def labelled_sources(
+    config: Config, bad_images: BadImages | None = None
+) -> tuple[Source, Source] | None:
+    """The kNN monitor's searched and classified images; None without labels."""
+    data, evaluation = config.data, config.evaluation
+    train, test = datasets.default_splits(data.dataset, data.data_dir)
+    train = evaluation.eval_train_split or train
+    test = evaluation.eval_test_split or test
+    if test is None:
+        return None
+    bank, queries = (
+        datasets.open_source(
+            data.dataset, split, data.data_dir, limit=limit, bad_images=bad_images
+        )
+        for split, limit in (
+            (train, evaluation.knn_train_size),
+            (test, evaluation.knn_test_size),
+        )
+    )
+    return (bank, queries) if bank.num_classes and queries.num_classes else None
+
+
 def model(
     config: Config,
     steps_per_epoch: int,
@@ -80,13 +103,13 @@ def model(
     Args:
       config: of networks, predictor, objective and optimizer.
       steps_per_epoch: optimizer steps, for the schedules.
-      pair: of views; the networks normalise by its mean and std.
+      pair: of views, for devices that make them from crops.
       backbone: a built model, normalised images [n, s, s, 3] -> features [n, c], to
         use instead of the one that `config.network.backbone` names; or what makes one.
     """
     objective = config.objective
-    online = _network("online", config, pair, backbone)
-    target = _network("target", config, pair, backbone) if objective.ema else None
+    online = _network("online", config, backbone)
+    target = _network("target", config, backbone) if objective.ema else None
     if target is not None and objective.target_init == "copy":
         target.set_weights(online.get_weights())
     built = DirectPred(
@@ -111,15 +134,14 @@ def model(
     return built
 
 
-def _network(
-    name: str, config: Config, pair: ViewPair, backbone: Backbone | None
-) -> keras.Model:
+def _network(name: str, config: Config, backbone: Backbone | None) -> keras.Model:
     if backbone is None:
         made = encoder.backbone(config.network, config.data.image_size)
     else:
         given = backbone if isinstance(backbone, keras.Model) else backbone()
         made = encoder.with_own_batch_norm(given)
-    return encoder.network(made, config.network, pair.mean, pair.std, name)
+    images = Preprocessing.of_views(config.data.views)
+    return encoder.network(made, config.network, images.mean, images.std, name)
 
 
 def learning_rate(
@@ -163,7 +185,7 @@ def optimizer(
 
 
 def knn_monitor(
-    config: Config, pair: ViewPair, labelled: tuple[Source, Source] | None
+    config: Config, labelled: tuple[Source, Source] | None
 ) -> KNNMonitor | None:
     """The kNN monitor of (searched, classified) images; None where there are none."""
     if labelled is None:
@@ -171,7 +193,10 @@ def knn_monitor(
         return None
     bank, test = (
         pipeline.evaluation_images(
-            source, pair, config.data.image_size, EVALUATION_BATCH
+            source,
+            Preprocessing.of_views(config.data.views),
+            config.data.image_size,
+            EVALUATION_BATCH,
         )
         for source in labelled
     )
@@ -287,7 +312,7 @@ def callbacks(
 
 
 def compared_settings(config: Config) -> dict[str, Any]:
-    """The settings that decide a result, for TensorBoard; first those not by default."""
+    """The settings that decide a result; first those that are not by default."""
     usual = Config().to_dict()
     # A run may change these without becoming another one; only its length matters.
     settings = {

@@ -89,7 +89,7 @@ class Pretraining:
             labelled = None
             if source is None:
                 labelled = build.labelled_sources(config, self.bad_images)
-            knn = build.knn_monitor(config, self.pair, labelled)
+            knn = build.knn_monitor(config, labelled)
         with self.strategy.scope():
             self.model = build.model(config, self.steps_per_epoch, self.pair, backbone)
         self.callbacks = build.callbacks(

@@ -82,11 +82,11 @@ def state_dict(backbone: keras.Model) -> dict[str, np.ndarray]:
 
 def notes(encoder: Encoder) -> str:
     """What a user of the PyTorch model must know about its input and shape."""
-    config, pair = encoder.config.network, encoder.pair
+    config, preprocessing = encoder.config.network, encoder.preprocessing
     size = encoder.image_size
     lines = [
-        f"input: RGB {size} x {size} in [0, 1], minus {list(pair.mean)}, over "
-        f"{list(pair.std)}, channels first",
+        f"input: RGB {size} x {size} in [0, 1], minus {list(preprocessing.mean)}, "
+        f"over {list(preprocessing.std)}, channels first",
         "output, with fc = Identity: the representation",
     ]
     if config.stem == "small":

@@ -152,16 +152,18 @@ def job_of(config: Config) -> Job:
     Raises:
       ValueError: see `encoder.backbone`.
     """
-    from tf_dpred.data.views import view_pair
+    from tf_dpred.data.preprocessing import Preprocessing
     from tf_dpred.networks import encoder
     from tf_dpred.predictors import ClosedForm, make_predictor
     from tf_dpred.system import devices
 
     devices.set_precision(config.training.precision)
     image_size, d = config.data.image_size, config.network.projector_dim
-    pair = view_pair(config.data.views, config.data.view_strength)
+    preprocessing = Preprocessing.of_views(config.data.views)
     backbone = encoder.backbone(config.network, image_size)
-    network = encoder.network(backbone, config.network, pair.mean, pair.std, "online")
+    network = encoder.network(
+        backbone, config.network, preprocessing.mean, preprocessing.std, "online"
+    )
     predictor = make_predictor(config.predictor)
     predictor.build((None, d))
     return Job(

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpred.data import attempts, views
+from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Example, Load, Source
 from tf_dpred.data.views import NUM_DRAWS, ViewPair
 
@@ -161,7 +162,12 @@ def training_views(
 
 
 def first_images(
-    source: Source, pair: ViewPair, image_size: int, count: int, *, seed: int
+    source: Source,
+    preprocessing: Preprocessing,
+    image_size: int,
+    count: int,
+    *,
+    seed: int,
 ) -> np.ndarray:
     """The first images of a training stream as evaluation sees them.
 
@@ -173,8 +179,8 @@ def first_images(
         source.examples(order_seed[0])
         .take(count)
         .map(
-            lambda example: views.evaluation_view(
-                source.load(example)[0], image_size, pair
+            lambda example: preprocessing.evaluation_view(
+                source.load(example)[0], image_size
             )
         )
     )
@@ -217,7 +223,7 @@ def _draws(seed: tf.Tensor, start: tf.Tensor, stop: int) -> tf.data.Dataset:
 
 
 def evaluation_images(
-    source: Source, pair: ViewPair, image_size: int, batch_size: int
+    source: Source, preprocessing: Preprocessing, image_size: int, batch_size: int
 ) -> tf.data.Dataset:
     """Clean images in stored order, once; the last batch may be smaller.
 
@@ -228,7 +234,7 @@ def evaluation_images(
 
     def prepare(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
         image, label = source.load(example)
-        return views.evaluation_view(image, image_size, pair), label
+        return preprocessing.evaluation_view(image, image_size), label
 
     return (
         source.examples(None)

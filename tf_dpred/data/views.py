@@ -9,10 +9,11 @@ blur), of many crops of one size: by `distort_each` on the host's CPU, or by
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import tensorflow as tf
 
+from tf_dpred.config import refuse
 from tf_dpred.data import choice, image_ops, photometric
 
 DISTORT_DRAWS = 11
@@ -58,35 +59,10 @@ class ViewSpec:
 
 @dataclass(frozen=True)
 class ViewPair:
-    """The two views of a recipe and what its encoder needs to know.
-
-    Attributes:
-      first, second: the views.
-      mean, std: per-channel normalisation of images in [0, 1]; applied by the encoder.
-      eval_crop_fraction: side of the central crop used for evaluation, as a fraction
-        of the short side.
-    """
+    """The distributions of a recipe's two views."""
 
     first: ViewSpec
     second: ViewSpec
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    eval_crop_fraction: float = 1.0
-
-
-class _ForEncoder(TypedDict):
-    """The part of a `ViewPair` that its encoder needs."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    eval_crop_fraction: float
-
-
-_IMAGENET: _ForEncoder = {
-    "mean": (0.485, 0.456, 0.406),
-    "std": (0.229, 0.224, 0.225),
-    "eval_crop_fraction": 0.875,
-}
 
 
 def _byol() -> ViewPair:
@@ -94,7 +70,6 @@ def _byol() -> ViewPair:
     return ViewPair(
         ViewSpec(blur_probability=1.0),
         ViewSpec(blur_probability=0.1, solarize_probability=0.2),
-        **_IMAGENET,
     )
 
 
@@ -107,7 +82,7 @@ def _simclr(strength: float) -> ViewPair:
         hue=0.2 * strength,
         blur_probability=0.5,
     )
-    return ViewPair(view, view, **_IMAGENET)
+    return ViewPair(view, view)
 
 
 def _stl10() -> ViewPair:
@@ -133,9 +108,7 @@ def _cifar() -> ViewPair:
     view = ViewSpec(
         interpolation="bilinear", saturation=0.4, hue=0.1, jitter_style="blend"
     )
-    return ViewPair(
-        view, view, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)
-    )
+    return ViewPair(view, view)
 
 
 def _digits() -> ViewPair:
@@ -172,18 +145,16 @@ def view_pair(name: str, strength: float = 1.0) -> ViewPair:
       strength: factor on the jitter of "simclr", at least 0; 1 for the others.
 
     Raises:
-      ValueError: unknown name, or a strength that the recipe does not have.
+      Refused: unknown name, or a strength that the recipe does not have.
     """
     if name not in VIEWS:
-        raise ValueError(f"--views: received {name!r}, accepted: {', '.join(VIEWS)}.")
+        refuse("views", name, ", ".join(VIEWS))
     if strength < 0:
-        raise ValueError(f"--view_strength: received {strength}, accepted: at least 0.")
+        refuse("view_strength", strength, "at least 0")
     if name == "simclr":
         return _simclr(strength)
     if strength != 1.0:
-        raise ValueError(
-            f"--view_strength: received {strength}, accepted: 1 unless --views=simclr."
-        )
+        refuse("view_strength", strength, "1 unless --views=simclr")
     return VIEWS[name]()
 
 
@@ -343,16 +314,3 @@ def distort_together(spec: ViewSpec) -> Callable[[tf.Tensor, tf.Tensor], tf.Tens
         return distort(crops, draws, spec)
 
     return tf.function(distorted, jit_compile=True, autograph=False)
-
-
-def evaluation_view(image: tf.Tensor, size: int, pair: ViewPair) -> tf.Tensor:
-    """The central square of an image, resized: uint8 [H, W, 3] -> [size, size, 3].
-
-    Cutting `eval_crop_fraction` of the short side and resizing it to `size` is resizing
-    the short side to size / fraction (256 for 224) and cutting out the centre, without
-    computing what is cut away.
-    """
-    shape = tf.shape(image)
-    box = image_ops.center_box(shape[0], shape[1], pair.eval_crop_fraction)
-    method = pair.first.interpolation
-    return image_ops.crop_and_resize(image, box, size, method)

@@ -50,10 +50,10 @@ def describe(encoder: Encoder, workdir: Path) -> dict[str, Any]:
             "range": [0, 255],
             "dtype": ["uint8", "float32"],
             "channels": "RGB",
-            "central_crop": encoder.pair.eval_crop_fraction,
-            "interpolation": encoder.pair.first.interpolation,
-            "mean": encoder.pair.mean,
-            "std": encoder.pair.std,
+            "central_crop": encoder.preprocessing.crop_fraction,
+            "interpolation": encoder.preprocessing.interpolation,
+            "mean": encoder.preprocessing.mean,
+            "std": encoder.preprocessing.std,
         },
         "evaluations": [
             result

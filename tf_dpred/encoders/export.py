@@ -21,8 +21,8 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import Config, refuse
-from tf_dpred.data import image_files, image_ops, views
-from tf_dpred.data.views import ViewPair
+from tf_dpred.data import image_files, image_ops
+from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.encoders import card, restore
 from tf_dpred.encoders.restore import Encoder
 
@@ -64,7 +64,7 @@ def write_encoder(encoder: Encoder, directory: Path, workdir: Path) -> Path:
     final = directory / str(encoder.step)
     unfinished = directory / f".{encoder.step}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
-    servable = Servable(encoder.network, encoder.image_size, encoder.pair)
+    servable = Servable(encoder.network, encoder.image_size, encoder.preprocessing)
     bare = encoder.bare()
     with _quiet():
         signatures = servable.signatures()
@@ -86,23 +86,27 @@ class Servable(tf.Module):
     Args:
       network: images [n, s, s, 3] in [0, 255] -> (representation, projection).
       image_size: s.
-      pair: the recipe; its central crop and interpolation are those of evaluation.
+      preprocessing: of evaluation; the network itself normalises.
     """
 
     # tf.Module has properties of these names, which a SavedModel does not keep.
     variables: Sequence[tf.Variable] = ()
     trainable_variables: Sequence[tf.Variable] = ()
 
-    def __init__(self, network: keras.Model, image_size: int, pair: ViewPair):
+    def __init__(
+        self, network: keras.Model, image_size: int, preprocessing: Preprocessing
+    ):
         super().__init__(name="encoder")
         self.variables = [v.value for v in network.variables]
         self.trainable_variables = [v.value for v in network.trainable_variables]
         self._network = network
         self._image_size = image_size
-        self._pair = pair
+        self._preprocessing = preprocessing
         # Traced here once, so that they are stored once for all ways to call them.
         square = tf.TensorSpec([None, image_size, image_size, 3], tf.float32)
-        prepared = tf.function(lambda images: prepare(images, image_size, pair))
+        prepared = tf.function(
+            lambda images: prepare(images, image_size, preprocessing)
+        )
         self._prepared = prepared.get_concrete_function(IMAGES)
         self._inferred, self._trained = (
             tf.function(self._outputs).get_concrete_function(square, training)
@@ -148,7 +152,7 @@ class Servable(tf.Module):
 
         def view(content: tf.Tensor) -> tf.Tensor:
             image = image_files.decode(content)
-            return views.evaluation_view(image, self._image_size, self._pair)
+            return self._preprocessing.evaluation_view(image, self._image_size)
 
         size = self._image_size
         spec = tf.TensorSpec([size, size, 3], tf.uint8)
@@ -156,8 +160,8 @@ class Servable(tf.Module):
         return self._inferred(tf.cast(images, tf.float32))
 
 
-def prepare(images: tf.Tensor, size: int, pair: ViewPair) -> tf.Tensor:
-    """`data.views.evaluation_view` for a batch of images of one size.
+def prepare(images: tf.Tensor, size: int, preprocessing: Preprocessing) -> tf.Tensor:
+    """`Preprocessing.evaluation_view` for a batch of images of one size.
 
     Rounded like it to whole values after resizing; where nothing is resized, values
     stay as they are.
@@ -165,7 +169,7 @@ def prepare(images: tf.Tensor, size: int, pair: ViewPair) -> tf.Tensor:
     Args:
       images: float32 [n, h, w, 3] in [0, 255].
       size: side of the result.
-      pair: the recipe.
+      preprocessing: central crop and interpolation.
 
     Returns:
       float32 [n, size, size, 3] in [0, 255].
@@ -185,12 +189,12 @@ def prepare(images: tf.Tensor, size: int, pair: ViewPair) -> tf.Tensor:
         images = tf.identity(images)
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     top, left, side, _ = tf.unstack(
-        image_ops.center_box(height, width, pair.eval_crop_fraction)
+        image_ops.center_box(height, width, preprocessing.crop_fraction)
     )
     crops = images[:, top : top + side, left : left + side]
 
     def resized() -> tf.Tensor:
-        found = tf.image.resize(crops, [size, size], pair.first.interpolation)
+        found = tf.image.resize(crops, [size, size], preprocessing.interpolation)
         return tf.cast(image_ops.to_uint8(found), tf.float32)
 
     found = tf.cond(side == size, lambda: crops, resized)

@@ -14,7 +14,7 @@ import keras
 from absl import logging
 
 from tf_dpred.config import Config, NetworkConfig, refuse
-from tf_dpred.data.views import ViewPair, view_pair
+from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.networks import encoder as networks
 from tf_dpred.records import checkpoints
 
@@ -50,9 +50,9 @@ class Encoder:
     step: int
 
     @property
-    def pair(self) -> ViewPair:
-        """The recipe of its views: normalisation, central crop, interpolation."""
-        return view_pair(self.config.data.views, self.config.data.view_strength)
+    def preprocessing(self) -> Preprocessing:
+        """Central crop, interpolation and normalisation of its images."""
+        return Preprocessing.of_views(self.config.data.views)
 
     @property
     def image_size(self) -> int:
@@ -174,9 +174,11 @@ def _card(path: Path) -> dict[str, Any]:
 
 
 def _network(config: Config, name: str) -> keras.Model:
-    pair = view_pair(config.data.views, config.data.view_strength)
+    preprocessing = Preprocessing.of_views(config.data.views)
     backbone = networks.backbone(config.network, config.data.image_size)
-    return networks.network(backbone, config.network, pair.mean, pair.std, name)
+    return networks.network(
+        backbone, config.network, preprocessing.mean, preprocessing.std, name
+    )
 
 
 def _open_workdir(workdir: Path, config: Config, which: str) -> Encoder:

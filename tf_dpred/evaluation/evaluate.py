@@ -15,6 +15,7 @@ from tf_dpred import schedules
 from tf_dpred.config import Config, EvaluationConfig
 from tf_dpred.data import pipeline
 from tf_dpred.data.source import Source
+from tf_dpred.data.views import view_pair
 from tf_dpred.encoders import restore
 from tf_dpred.evaluation import finetune, knn, labelled, linear
 from tf_dpred.evaluation.features import FeatureExtractor
@@ -41,6 +42,8 @@ class Evaluation:
         self.seed = config.training.seed
         self.strategy = setup(config)
         self.encoder = restore.open_encoder(config)
+        trained = self.encoder.config.data
+        self.pair = view_pair(trained.views, trained.view_strength)
         self.train, self.test = labelled.open_splits(config)
         train, test = self.train.num_classes, self.test.num_classes
         assert train is not None and test is not None  # `open_splits` saw to it
@@ -123,7 +126,7 @@ class Evaluation:
         model.fit(
             labelled.training_batches(
                 train,
-                self.encoder.pair,
+                self.pair,
                 self.encoder.image_size,
                 batch_size,
                 seed=self.seed,
@@ -179,12 +182,12 @@ class Evaluation:
         defaults = {"epochs": finetune.EPOCHS, "batch_size": finetune.BATCH_SIZE}
         options = self._options(defaults, few)
         scratch = restore.untrained(self.encoder.config)
-        pair, fit = self.encoder.pair, {"seed": self.seed, **options}
+        pair, fit = self.pair, {"seed": self.seed, **options}
         rows = {}
         for encoder in (self.encoder, scratch):
             with self.strategy.scope():
                 rate = evaluation.eval_lr or finetune.choose_rate(
-                    encoder.copy, few, pair, **fit
+                    encoder.copy, few, pair, encoder.preprocessing, **fit
                 )
                 model = finetune.train(encoder.copy(), few, pair, rate=rate, **fit)
             top1, top5 = finetune.accuracy(model, self._images(self.test))
@@ -206,7 +209,7 @@ class Evaluation:
 
     def _images(self, source: Source) -> tf.data.Dataset:
         return pipeline.evaluation_images(
-            source, self.encoder.pair, self.encoder.image_size, BATCH
+            source, self.encoder.preprocessing, self.encoder.image_size, BATCH
         )
 
     def _options(

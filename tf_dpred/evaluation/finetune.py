@@ -9,6 +9,7 @@ from absl import logging
 
 from tf_dpred import schedules
 from tf_dpred.data import pipeline
+from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import ViewPair
 from tf_dpred.evaluation import labelled, linear
@@ -86,13 +87,20 @@ def accuracy(model: keras.Model, dataset: tf.data.Dataset) -> tuple[float, float
     return float(top1), float(top5)
 
 
-def choose_rate(new_encoder, source: Source, pair: ViewPair, **options) -> float:
+def choose_rate(
+    new_encoder,
+    source: Source,
+    pair: ViewPair,
+    preprocessing: Preprocessing,
+    **options,
+) -> float:
     """The rate of `RATES` that is best on a held-out fifth of the labelled images.
 
     Args:
       new_encoder: makes a copy of the encoder, images -> representation.
       source: the labelled images, in memory.
       pair: as in `train`.
+      preprocessing: of the held-out images.
       **options: of `train`.
 
     Raises:
@@ -114,7 +122,7 @@ def choose_rate(new_encoder, source: Source, pair: ViewPair, **options) -> float
     for rate in RATES:
         model = train(new_encoder(), kept, pair, rate=rate, **options)
         size = model.input_shape[1]
-        images = pipeline.evaluation_images(held, pair, size, 256)
+        images = pipeline.evaluation_images(held, preprocessing, size, 256)
         found.append(accuracy(model, images)[0])
         logging.info("fine-tuning at rate %g: held-out top-1 %.4f", rate, found[-1])
     return RATES[linear.choose(RATES, found)]

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tf_dpred.config import Config
 from tf_dpred.data import pipeline
 from tf_dpred.data.bad_images import named_errors
+from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import view_pair
 from tf_dpred.records.workdir import Workdir
@@ -51,5 +52,6 @@ def picture(config: Config, source: Source) -> np.ndarray:
     count = min(IMAGES, source.num_examples)
     views = pipeline.training_views(source, pair, size, count, seed=seed)
     view1, view2 = (view.numpy() for view in next(iter(views)))
-    clean = pipeline.first_images(source, pair, size, count, seed=seed)
+    preprocessing = Preprocessing.of_views(config.data.views)
+    clean = pipeline.first_images(source, preprocessing, size, count, seed=seed)
     return tiles.rows(np.concatenate([clean, view1, view2], axis=1))

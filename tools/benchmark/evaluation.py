@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
 
     from tf_dpred.data import pipeline
     from tf_dpred.data.datasets import from_arrays
-    from tf_dpred.data.views import view_pair
+    from tf_dpred.data.preprocessing import Preprocessing
     from tf_dpred.evaluation import knn
     from tf_dpred.evaluation.features import FeatureExtractor
     from tf_dpred.networks import encoder
@@ -35,12 +35,15 @@ def main(argv: list[str]) -> None:
 
     config = tf_dpred_flags.config_from_flags()
     devices.setup(config.training)
-    size, pair = config.data.image_size, view_pair(config.data.views)
+    size = config.data.image_size
+    preprocessing = Preprocessing.of_views(config.data.views)
     backbone = encoder.backbone(config.network, size)
-    network = encoder.network(backbone, config.network, pair.mean, pair.std, "online")
+    network = encoder.network(
+        backbone, config.network, preprocessing.mean, preprocessing.std, "online"
+    )
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, [4 * BATCH, size, size, 3], dtype=np.uint8)
-    clean = pipeline.evaluation_images(from_arrays(images), pair, size, BATCH)
+    clean = pipeline.evaluation_images(from_arrays(images), preprocessing, size, BATCH)
     extract = FeatureExtractor(network)
     forward = tf.function(lambda x: network(x, training=False)[0])
     batch = tf.constant(images[:BATCH])

@@ -1,0 +1,79 @@
+"""What an encoder expects of its images: central square, interpolation, channels.
+
+It belongs to a recipe of random views, by whose name it is found: an encoder should
+see images as it saw them while it was trained. Whoever only encodes needs no views.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from tf_dpred.config import refuse
+from tf_dpred.data import image_ops
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How clean images are prepared for an encoder.
+
+    Attributes:
+      mean, std: per-channel normalisation of images in [0, 1]; the encoder applies it.
+      crop_fraction: side of the central square that is seen, as a fraction of the
+        image's short side, in (0, 1].
+      interpolation: "bicubic" or "bilinear".
+    """
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    crop_fraction: float = 1.0
+    interpolation: str = "bilinear"
+
+    @classmethod
+    def of_views(cls, name: str) -> Preprocessing:
+        """That of the encoders that are trained with the views `name`.
+
+        Args:
+          name: a key of `PREPROCESSING`; the same names as in `data.views.VIEWS`.
+
+        Raises:
+          Refused: unknown name.
+        """
+        if name not in PREPROCESSING:
+            refuse("views", name, ", ".join(PREPROCESSING))
+        return PREPROCESSING[name]
+
+    def evaluation_view(self, image: tf.Tensor, size: int) -> tf.Tensor:
+        """The central square of an image, resized.
+
+        Cutting out `crop_fraction` of the short side and resizing it to `size` is the
+        same as resizing the short side to size / fraction (256 for 224) and cutting out
+        the centre, but does not compute what is cut away.
+
+        Args:
+          image: uint8 [H, W, 3].
+          size: side of the result in pixels.
+
+        Returns:
+          uint8 [size, size, 3].
+        """
+        shape = tf.shape(image)
+        box = image_ops.center_box(shape[0], shape[1], self.crop_fraction)
+        return image_ops.crop_and_resize(image, box, size, self.interpolation)
+
+
+_IMAGENET = Preprocessing(
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    crop_fraction=0.875,
+    interpolation="bicubic",
+)
+
+PREPROCESSING: dict[str, Preprocessing] = {
+    "byol": _IMAGENET,
+    "simclr": _IMAGENET,
+    "stl10": Preprocessing(),
+    "cifar": Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)),
+    "digits": Preprocessing(),
+}
