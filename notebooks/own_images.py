@@ -85,7 +85,7 @@ config = Config.from_dict(
         "epochs": 1 if SHORT else 40,
     }
 )
-result = Pretraining(config).run()
+result = Pretraining(config).train()
 print(f"step {result['step']}: loss {result['loss']:.3f}")
 print(f"feature std x sqrt(d) {result['feature_std']:.3f}: 1 is spread, 0 is collapsed")
 

@@ -11,7 +11,7 @@ SETTINGS = {"views": "byol", "train_size": 24, "epochs": 1, "accumulation_steps"
 def trained(workdir, augment_on):
     run = pretraining(str(workdir), augment_on=augment_on, **SETTINGS)
     assert (run.model.make_views is not None) == (augment_on == "device")
-    result = run.run()
+    result = run.train()
     return result["loss"], toys.arrays(run.model.variables)
 
 

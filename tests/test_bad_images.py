@@ -121,7 +121,7 @@ def test_pretraining__equals_the_replaced_folder(folders, tmp_path, caplog):
     settings = {"dataset": "folder", "views": "byol", "train_size": None}
     for folder, workdir in zip(folders, ("mixed", "replaced"), strict=False):
         settings["data_dir"] = str(folder)
-        pretraining(str(tmp_path / workdir), **settings).run()
+        pretraining(str(tmp_path / workdir), **settings).train()
     assert_bit_equal(last(tmp_path / "mixed"), last(tmp_path / "replaced"))
     assert "7 image files could not be used" in caplog.text
     assert len((tmp_path / "mixed" / "bad_images.txt").read_text().splitlines()) == 7

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import toys
 
-from tf_dpred.callbacks import health, json_lines, knn_monitor, progress
-from tf_dpred.callbacks.checkpointing import Checkpoints, training_state
+from tf_dpred.callbacks import health, knn_monitor, progress
+from tf_dpred.callbacks.checkpointing import Checkpointing
 from tf_dpred.callbacks.json_lines import EpochLog
 from tf_dpred.config import EvaluationConfig
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import MLP, Direct, Identity
+from tf_dpred.records import json_files
+from tf_dpred.records.state import training_state
 
 
 def messages(caplog):
@@ -226,15 +228,7 @@ def test_epoch_log__what_was_measured_before_training_is_epoch_0(tmp_path):
     log.set_model(toys.compiled())
     log.on_train_begin({})
     log.on_train_begin({"knn": 0.25})
-    assert json_lines.read(log.path) == [{"epoch": 0, "step": 0, "knn": 0.25}]
-
-
-def test_read__a_damaged_line_is_named(tmp_path):
-    path = tmp_path / "epochs.jsonl"
-    path.write_text('{"epoch": 1}\n{"epoch"; 2}\n{"epoch": 3}\n')
-    message = r"received a damaged .*epochs\.jsonl \(.*, accepted: one JSON object"
-    with pytest.raises(ValueError, match=message):
-        json_lines.read(path)
+    assert json_files.read_lines(log.path) == [{"epoch": 0, "step": 0, "knn": 0.25}]
 
 
 # Checkpoints.
@@ -260,12 +254,12 @@ def test_checkpoints__restore_every_variable_bit_by_bit(
 
     model = new()
     start = values(model)
-    saver = Checkpoints(model, tmp_path, steps_per_epoch=3)
+    saver = Checkpointing(model, tmp_path, steps_per_epoch=3)
     assert saver.restore() is None
     toys.fit(model, toys.views(3), callbacks=[saver])
     expected = values(model)
     other = new()
-    path = Checkpoints(other, tmp_path, steps_per_epoch=3).restore()
+    path = Checkpointing(other, tmp_path, steps_per_epoch=3).restore()
     assert path == tmp_path / "step-00000003.npz"
     found = values(other)
     assert found.keys() == expected.keys()
@@ -294,7 +288,7 @@ def test_checkpoints__every_n_steps_and_after_each_epoch(
     every, keep, expected, tmp_path
 ):
     model = toys.compiled()
-    saver = Checkpoints(model, tmp_path, steps_per_epoch=3, every=every, keep=keep)
+    saver = Checkpointing(model, tmp_path, steps_per_epoch=3, every=every, keep=keep)
     toys.fit(model, toys.views(3), callbacks=[saver], epochs=2)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [f"step-{step:08d}.npz" for step in expected]

@@ -5,6 +5,7 @@ import errno
 import numpy as np
 import pytest
 
+from tf_dpred.errors import Refused
 from tf_dpred.records import checkpoints
 
 
@@ -41,7 +42,7 @@ def test_load__every_flipped_byte_is_noticed_or_harmless(tmp_path):
         path.write_bytes(damaged)
         try:
             loaded = checkpoints.load(path)
-        except checkpoints.CheckpointError as error:
+        except checkpoints.DamagedError as error:
             assert str(path) in str(error)
             noticed += 1
         else:
@@ -57,7 +58,7 @@ def test_load__cut_short(tmp_path, part):
     checkpoints.save(path, state())
     whole = path.read_bytes()
     path.write_bytes(whole[: int(part * len(whole))])
-    with pytest.raises(checkpoints.CheckpointError, match="damaged"):
+    with pytest.raises(checkpoints.DamagedError, match="damaged"):
         checkpoints.load(path)
 
 
@@ -66,14 +67,14 @@ def test_load__pickled_objects_are_refused(tmp_path):
     np.savez(
         path, format_version=1, names=["bad"], bad=np.array([{"code": 1}], dtype=object)
     )
-    with pytest.raises(checkpoints.CheckpointError, match="allow_pickle"):
+    with pytest.raises(checkpoints.DamagedError, match="allow_pickle"):
         checkpoints.load(path)
 
 
 def test_load__other_version(tmp_path):
     path = checkpoints.path_of(tmp_path, 1)
     np.savez(path, format_version=99)
-    with pytest.raises(checkpoints.CheckpointError, match="version 99, accepted: 1"):
+    with pytest.raises(Refused, match="of format version 99, accepted"):
         checkpoints.load(path)
 
 
@@ -90,7 +91,7 @@ def test_load_latest__falls_back_to_the_one_before(tmp_path):
 def test_load_latest__none_and_none_whole(tmp_path):
     assert checkpoints.load_latest(tmp_path) is None
     checkpoints.path_of(tmp_path, 3).write_bytes(b"")
-    with pytest.raises(checkpoints.CheckpointError, match="none can be read"):
+    with pytest.raises(Refused, match="whose checkpoints are all damaged"):
         checkpoints.load_latest(tmp_path)
 
 
@@ -124,7 +125,7 @@ def test_load_latest__a_newer_format_is_not_passed_over(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 2)
     checkpoints.save(checkpoints.path_of(tmp_path, 2), state())
     monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 1)
-    with pytest.raises(checkpoints.CheckpointError, match="version 2, accepted: 1"):
+    with pytest.raises(Refused, match="of format version 2, accepted"):
         checkpoints.load_latest(tmp_path)
 
 

@@ -277,7 +277,7 @@ def test_readme__from_python(tmp_path, monkeypatch):
     text = (CHECKOUT / "README.md").read_text()
     (block,) = re.findall(r"^## From Python\n\n((?:    .*\n|\n)+)", text, re.MULTILINE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train.Pretraining, "run", lambda self: self.workdir.unlock())
+    monkeypatch.setattr(train.Pretraining, "train", lambda self: None)
     found = {}
     exec(compile(inspect.cleandoc("\n" + block), "README.md", "exec"), found)
     comment = re.search(r"representations = .*# (\[.*\])", block)[1]

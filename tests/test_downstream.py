@@ -36,7 +36,7 @@ def home(tmp_path_factory):
     """A directory with `runs/quickstart`, two steps long, and `my_images`."""
     home = tmp_path_factory.mktemp("home")
     workdir = home / "runs" / "quickstart"
-    train.Pretraining(Config.from_dict(SETTINGS | {"workdir": str(workdir)})).run()
+    train.Pretraining(Config.from_dict(SETTINGS | {"workdir": str(workdir)})).train()
     (home / "my_images").mkdir()
     generator = np.random.default_rng(0)
     for index in range(5):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpred import train
+from tf_dpred import build
 from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.config import Config
 from tf_dpred.data import views
@@ -232,7 +232,7 @@ def trained_export(replicas, directory):
     pair = views.view_pair("digits")
     batches = tf.data.Dataset.from_tensor_slices(tuple(two_views())).batch(16)
     with devices.strategy(replicas).scope():
-        model = train.build_model(config, 2, pair, small_backbone())
+        model = build.model(config, 2, pair, small_backbone())
     assert model.distribute_strategy.num_replicas_in_sync == replicas
     ema = TargetEMA(lambda step: 0.99)
     model.fit(batches, shuffle=False, verbose=0, callbacks=[ema])

@@ -13,7 +13,6 @@ from test_recovery import (
     assert_bit_equal,
     last,
     pretraining,
-    with_callback,
 )
 
 from tf_dpred.callbacks import json_lines
@@ -34,7 +33,7 @@ def test_checkpoints__full_disk_is_reported_and_training_goes_on(tmp_path, monke
 
     monkeypatch.setattr(checkpoints, "save", save)
     run = pretraining(str(tmp_path), checkpoint_every=2)
-    assert run.run()["step"] == 10
+    assert run.train()["step"] == 10
     assert calls[:3] == [f"step-0000000{n}.npz" for n in (2, 4, 5)]
 
 
@@ -47,7 +46,7 @@ def test_checkpoints__a_full_disk_is_tried_again_at_the_next_one(tmp_path, monke
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "save", save)
-    pretraining(str(tmp_path), checkpoint_every=4, batch_size=2, epochs=1).run()
+    pretraining(str(tmp_path), checkpoint_every=4, batch_size=2, epochs=1).train()
     assert steps[:5] == [4, 8, 12, 16, 20]
 
 
@@ -63,8 +62,8 @@ def test_epoch_log__is_complete_before_the_next_checkpoint(tmp_path, monkeypatch
     monkeypatch.setattr(json_lines, "write_whole", write_whole)
     stop = At(8, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Preempted):
-        with_callback(pretraining(str(tmp_path)), stop).run()
-    assert pretraining(str(tmp_path)).run()["step"] == 10
+        pretraining(str(tmp_path), callbacks=[stop]).train()
+    assert pretraining(str(tmp_path)).train()["step"] == 10
     lines = (tmp_path / "epochs.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
 
@@ -94,17 +93,16 @@ def test_full_disk__all_files_recover(small_disk, tmp_path, caplog):
     """From step 3 to 8 nothing can be written; then all that matters is."""
     fill = small_disk / "fill"
     workdir = small_disk / "run"
-    run = pretraining(str(workdir), checkpoint_every=2, epochs=3)
-    with_callback(run, At(3, lambda: fill_up(fill)))
-    with_callback(run, At(8, fill.unlink))
-    assert run.run()["step"] == 15
+    full = [At(3, lambda: fill_up(fill)), At(8, fill.unlink)]
+    run = pretraining(str(workdir), checkpoint_every=2, epochs=3, callbacks=full)
+    assert run.train()["step"] == 15
     assert "no checkpoint at step 4: [Errno 28] No space left" in caplog.text
     assert "Training goes on; the last good checkpoint is intact." in caplog.text
     assert "epochs.jsonl lacks its latest lines" in caplog.text
     assert not list(workdir.rglob(".*tmp"))
     lines = (workdir / "epochs.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
-    pretraining(str(tmp_path / "whole"), checkpoint_every=2, epochs=3).run()
+    pretraining(str(tmp_path / "whole"), checkpoint_every=2, epochs=3).train()
     assert_bit_equal(last(workdir), last(tmp_path / "whole"))
 
 
@@ -135,14 +133,14 @@ def test_full_disk__kills_nothing_that_was_saved(small_disk):
     """Full till the end: an error at the end, and the checkpoint of before is whole."""
     fill = small_disk / "fill"
     workdir = small_disk / "run"
-    run = pretraining(str(workdir), checkpoint_every=2)
-    with_callback(run, At(7, lambda: fill_up(fill)))
+    full = [At(7, lambda: fill_up(fill))]
+    run = pretraining(str(workdir), checkpoint_every=2, callbacks=full)
     with pytest.raises(OSError, match="No space left"):
-        run.run()
+        run.train()
     path, _ = checkpoints.load_latest(workdir / "checkpoints")
     assert path.name == "step-00000006.npz"
     fill.unlink()
-    assert pretraining(str(workdir), checkpoint_every=2).run()["step"] == 10
+    assert pretraining(str(workdir), checkpoint_every=2).train()["step"] == 10
 
 
 def test_checkpoints__last_one_that_fails_is_an_error(tmp_path, monkeypatch):
@@ -151,4 +149,4 @@ def test_checkpoints__last_one_that_fails_is_an_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "save", save)
     with pytest.raises(OSError, match="No space left"):
-        pretraining(str(tmp_path)).run()
+        pretraining(str(tmp_path)).train()

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import toys
 
-from tf_dpred.callbacks.checkpointing import training_state
 from tf_dpred.losses import LOSSES
 from tf_dpred.model import DirectPred
 from tf_dpred.optimizers import SGD
 from tf_dpred.predictors import MLP, Direct, Identity, Linear
+from tf_dpred.records.state import training_state
 
 
 def cosine(p, z):

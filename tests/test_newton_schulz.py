@@ -178,8 +178,8 @@ def w_after_a_batch(solver, replicas=1):
     def step():
         index = tf.distribute.get_replica_context().replica_id_in_sync_group
         f = parts[index]
-        predictor.observe(f, f, f, f)
-        predictor.reset(tf.constant(0, tf.int64))
+        predictor.observe(f, f)
+        predictor.update_weights(tf.constant(0, tf.int64))
 
     tf.function(strategy(replicas).run)(step)
     values = strategy(replicas).experimental_local_results(predictor.matrix.value)

@@ -7,10 +7,10 @@ import tensorflow as tf
 import toys
 from devices import on_two_devices, strategy
 
-from tf_dpred.callbacks.checkpointing import training_state
 from tf_dpred.callbacks.health import ReportLossScale
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import Direct, Linear
+from tf_dpred.records.state import training_state
 from tf_dpred.step import loss_scale
 
 
@@ -81,7 +81,7 @@ def test_mixed_float16__an_overflow_is_dropped_but_counts(policy):
     assert model.steps_done == 1
     assert float(model.loss_scale.scale.numpy()) == 2.0**39
     assert int(model.loss_scale.dropped.numpy()) == 1
-    assert model.guard.describe() is None
+    assert model.finite.describe() is None
     # The rest of the step does not depend on the gradients.
     assert np.any(model.predictor.correlation)
 
@@ -112,7 +112,7 @@ def test_mixed_float16__a_gradient_that_never_fits_is_reported(policy):
     model.distance = lambda p, z, f: distance(p, z, f) + tf.sqrt(0.0 * p[:, 0])
     toys.fit(model, toys.views(4))
     # At 4 and 2: dropped. At 1 it is no matter of the scale.
-    assert model.guard.describe() == "gradient norm is not finite at step 2"
+    assert model.finite.describe() == "gradient norm is not finite at step 2"
     assert float(model.loss_scale.scale.numpy()) == 1
 
 

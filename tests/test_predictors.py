@@ -29,7 +29,8 @@ def built(name, **settings):
 def observe(predictor, steps):
     for step in steps:
         dtype = predictor.variable_dtype
-        predictor.observe(*(tf.constant(x, dtype) for x in step))
+        f1, f2, z1, z2 = (tf.constant(x, dtype) for x in step)
+        predictor.observe(tf.concat([f1, f2], 0), tf.concat([z2, z1], 0))
 
 
 def average(values, rho):
@@ -134,12 +135,12 @@ def w_of(name, settings, f, cross):
         ("optimal", {"centered": True}),
     ],
 )
-def test_reset__numpy(name, settings, policy):
+def test_update_weights__numpy(name, settings, policy):
     policy("float64")
     predictor = built(name, **settings)
     steps = batches(4)
     observe(predictor, steps)
-    predictor.reset(tf.constant(0, tf.int64))
+    predictor.update_weights(tf.constant(0, tf.int64))
     f, cross = statistics(
         steps, settings.get("rho", 0.3), settings.get("centered", False)
     )
@@ -154,13 +155,13 @@ def test_reset__numpy(name, settings, policy):
 
 @pytest.mark.parametrize("name", CLOSED_FORMS)
 @pytest.mark.parametrize("freq", [1, 3])
-def test_reset__frequency(name, freq):
+def test_update_weights__frequency(name, freq):
     predictor = built(name, freq=freq)
     observe(predictor, batches(1))
     was_set = []
     for step in range(7):
         predictor.matrix.assign(np.zeros([D, D]))
-        predictor.reset(tf.constant(step, tf.int64))
+        predictor.update_weights(tf.constant(step, tf.int64))
         was_set.append(bool(predictor.matrix.numpy().any()))
     assert was_set == [step % freq == 0 for step in range(7)]
 
@@ -174,48 +175,48 @@ def test_reset__frequency(name, freq):
         ("optimal", True),
     ],
 )
-def test_reset__in_a_function_as_eagerly(name, compiled):
+def test_update_weights__in_a_function_as_eagerly(name, compiled):
     eager, graph = built(name), built(name)
     for predictor in (eager, graph):
         observe(predictor, batches(2))
-    eager.reset(tf.constant(0, tf.int64))
-    tf.function(graph.reset, jit_compile=compiled)(tf.constant(0, tf.int64))
+    eager.update_weights(tf.constant(0, tf.int64))
+    tf.function(graph.update_weights, jit_compile=compiled)(tf.constant(0, tf.int64))
     np.testing.assert_allclose(graph.matrix.numpy(), eager.matrix.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", CLOSED_FORMS)
-def test_reset__zero_statistics_are_finite(name):
+def test_update_weights__zero_statistics_are_finite(name):
     predictor = built(name)
     observe(predictor, [np.zeros([4, N, D])])
-    predictor.reset(tf.constant(0, tf.int64))
+    predictor.update_weights(tf.constant(0, tf.int64))
     assert np.isfinite(predictor.matrix.numpy()).all()
 
 
 @pytest.mark.parametrize("name", CLOSED_FORMS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_reset__statistics_that_are_not_finite(name, value):
+def test_update_weights__statistics_that_are_not_finite(name, value):
     """W becomes NaN, which the loss shows, instead of an error of LAPACK's."""
     predictor = built(name)
     observe(predictor, [np.full([4, N, D], value)])
-    predictor.reset(tf.constant(0, tf.int64))
+    predictor.update_weights(tf.constant(0, tf.int64))
     assert np.isnan(predictor.matrix.numpy()).all()
 
 
-def test_symmetric__reset(policy):
+def test_symmetric__update_weights(policy):
     policy("float64")
     predictor = built("symmetric")
     w = np.arange(16.0).reshape(4, 4)
     predictor.matrix.assign(w)
-    predictor.reset(tf.constant(5, tf.int64))
+    predictor.update_weights(tf.constant(5, tf.int64))
     np.testing.assert_array_equal(predictor.matrix.numpy(), (w + w.T) / 2)
 
 
 @pytest.mark.parametrize("name", ["linear", "mlp", "none"])
-def test_reset__leaves_what_is_trained(name):
+def test_update_weights__leaves_what_is_trained(name):
     predictor = built(name)
     observe(predictor, batches(1))
     before = [v.numpy() for v in predictor.variables]
-    predictor.reset(tf.constant(0, tf.int64))
+    predictor.update_weights(tf.constant(0, tf.int64))
     for v, value in zip(predictor.variables, before, strict=True):
         np.testing.assert_array_equal(v.numpy(), value)
 
@@ -298,7 +299,7 @@ def test_precision__float32_under_mixed(name, precision, policy):
     predictor = built(name)
     (step,) = batches(1)
     observe(predictor, [step])
-    predictor.reset(tf.constant(0, tf.int64))
+    predictor.update_weights(tf.constant(0, tf.int64))
     prediction = predictor(tf.constant(step[0], tf.float32), training=True)
     assert prediction.dtype == tf.float32
     assert predictor.correlation.dtype == tf.float32

@@ -13,16 +13,16 @@ import pytest
 import toys
 
 from tf_dpred import train
-from tf_dpred.callbacks.checkpointing import Checkpoints
+from tf_dpred.callbacks.checkpointing import Checkpointing
 from tf_dpred.callbacks.health import StopOnNonFinite
 from tf_dpred.callbacks.pictures import Pictures
 from tf_dpred.config import Config
-from tf_dpred.errors import Preempted
+from tf_dpred.errors import Preempted, Refused
 from tf_dpred.networks.normalization import BatchNormalization
 from tf_dpred.optimizers import SGD
-from tf_dpred.records import checkpoints
+from tf_dpred.records import checkpoints, json_files
 from tf_dpred.records.workdir import Workdir
-from tf_dpred.step.finite import QUANTITIES, FiniteGuard
+from tf_dpred.step.finite import QUANTITIES, FiniteCheck
 
 CHECKOUT = Path(__file__).parent.parent
 TINY = {
@@ -49,13 +49,13 @@ class At(keras.callbacks.Callback):
             self.action()
 
 
-def pretraining(workdir, *, pictures=False, **settings):
+def pretraining(workdir, *, pictures=False, callbacks=(), **settings):
     """Pictures of the views would take longer than all else of it."""
     config = Config.from_dict(TINY | settings | {"workdir": workdir})
-    run = train.Pretraining(config, backbone=backbone)
-    own = run._callbacks
+    run = train.Pretraining(config, backbone=backbone, callbacks=callbacks)
     if not pictures:
-        run._callbacks = lambda: [c for c in own() if not isinstance(c, Pictures)]
+        order = run.callbacks.in_order
+        order[:] = [c for c in order if not isinstance(c, Pictures)]
     return run
 
 
@@ -67,13 +67,6 @@ def backbone():
     x = keras.layers.Conv2D(8, 3, 2, use_bias=False, kernel_initializer=kernel)(image)
     x = keras.layers.ReLU()(BatchNormalization()(x))
     return keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
-
-
-def with_callback(run, callback):
-    """Adds a callback in front of the run's own."""
-    own = run._callbacks
-    run._callbacks = lambda: [callback, *own()]
-    return run
 
 
 def last(workdir):
@@ -94,52 +87,52 @@ def assert_bit_equal(a, b):
 def test_resume__in_the_middle_of_an_epoch_is_bit_equal(tmp_path, settings):
     whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
     settings = {"checkpoint_every": 2, "keep_checkpoints": 9, **settings}
-    pretraining(whole, **settings).run()
+    pretraining(whole, **settings).train()
 
     def fail():
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError):
-        with_callback(pretraining(broken, **settings), At(8, fail)).run()
+        pretraining(broken, callbacks=[At(8, fail)], **settings).train()
     run = pretraining(broken, **settings)
-    run.checkpoints.wait()
+    run.callbacks.checkpoints.wait()
     # Steps 2, 4, 5 (end of the epoch) and 6 were saved; 7 and 8 are trained again.
     assert run.restored.name == "step-00000006.npz"
-    result = run.run()
+    result = run.train()
     assert_bit_equal(last(whole), last(broken))
-    assert result == Workdir(whole).read_result()
+    assert result == json_files.read(Workdir(whole).result)
 
 
 def test_preemption__saves_the_step_and_continues(tmp_path, monkeypatch, caplog):
     """Elsewhere, and says so."""
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
-    run = pretraining(str(tmp_path))
+    stop = At(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    run = pretraining(str(tmp_path), callbacks=[stop])
     handlers = signal.getsignal(signal.SIGTERM)
-    with_callback(run, At(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
     with pytest.raises(Preempted, match="SIGTERM: saved step 3; the same command"):
-        run.run()
+        run.train()
     assert signal.getsignal(signal.SIGTERM) == handlers
     again = pretraining(str(tmp_path))
     assert again.restored.name == "step-00000003.npz"
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "63")
-    assert again.run()["step"] == 10
+    assert again.train()["step"] == 10
     change = "from here on: TF_NUM_INTRAOP_THREADS: not set -> 63"
     assert caplog.text.count("may differ") == 1 and change in caplog.text
 
 
 def test_preemption__after_the_last_step_the_metrics_are_kept(tmp_path):
-    run = pretraining(str(tmp_path), epochs=1)
-    with_callback(run, At(5, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    stop = At(5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    run = pretraining(str(tmp_path), epochs=1, callbacks=[stop])
     with pytest.raises(Preempted, match="saved step 5"):
-        run.run()
-    result = pretraining(str(tmp_path), epochs=1).run()
+        run.train()
+    result = pretraining(str(tmp_path), epochs=1).train()
     assert result["epoch"] == 1 and np.isfinite(result["loss"])
 
 
 def test_steps_per_execution__must_divide_the_epoch(tmp_path):
     with pytest.raises(ValueError, match="received 2, accepted: a divisor of the 5"):
         pretraining(str(tmp_path), steps_per_execution=2)
-    assert pretraining(str(tmp_path / "b"), steps_per_execution=5).run()["step"] == 10
+    assert pretraining(str(tmp_path / "b"), steps_per_execution=5).train()["step"] == 10
 
 
 def wait_for(condition, seconds=120):
@@ -174,16 +167,34 @@ def test_main__signals_and_the_lock(tmp_path):
         assert fourth.wait() == 75
 
 
-def test_lock__second_process_is_refused(tmp_path):
-    run = pretraining(str(tmp_path))
-    with pytest.raises(ValueError, match=f"process {os.getpid()} on .* is training"):
-        pretraining(str(tmp_path))
-    run.workdir.unlock()
-    pretraining(str(tmp_path)).workdir.unlock()
+def test_lock__a_second_run_of_this_process_takes_over(tmp_path):
+    """A notebook's cell that makes the run is executed twice."""
+    first, second = pretraining(str(tmp_path)), pretraining(str(tmp_path))
+    with pytest.raises(Refused, match="a later run of this process has begun"):
+        first.train()
+    assert second.train()["step"] == 10
+
+
+def test_lock__is_free_after_a_refusal(tmp_path):
+    """A notebook's cell is corrected and executed again."""
+    with pytest.raises(Refused, match="--batch_size") as refusal:
+        pretraining(str(tmp_path), batch_size=64)
+    assert pretraining(str(tmp_path)).train()["step"] == 10
+    del refusal  # its traceback held the first run until here
+
+
+def test_lock__is_free_when_training_fails(tmp_path):
+    def fail():
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug") as failure:
+        pretraining(str(tmp_path), callbacks=[At(2, fail)]).train()
+    assert pretraining(str(tmp_path)).train()["step"] == 10
+    del failure
 
 
 def test_restore__damaged_checkpoint_is_passed_over(tmp_path):
-    pretraining(str(tmp_path), epochs=2).run()
+    pretraining(str(tmp_path), epochs=2).train()
     newest = checkpoints.list_all(tmp_path / "checkpoints")[-1]
     damaged = bytearray(newest.read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -192,7 +203,7 @@ def test_restore__damaged_checkpoint_is_passed_over(tmp_path):
     assert run.restored.name == "step-00000005.npz"
     set_aside = newest.with_name("step-00000010.npz.damaged")
     assert set_aside.read_bytes() == damaged
-    assert run.run()["step"] == 10
+    assert run.train()["step"] == 10
     assert [path.name for path in checkpoints.list_all(newest.parent)] == [
         "step-00000005.npz",
         "step-00000010.npz",
@@ -202,16 +213,16 @@ def test_restore__damaged_checkpoint_is_passed_over(tmp_path):
 def test_restore__other_variables_are_refused(tmp_path):
     model = toys.model()
     model.compile(SGD())
-    saver = Checkpoints(model, tmp_path, steps_per_epoch=4)
+    saver = Checkpointing(model, tmp_path, steps_per_epoch=4)
     toys.fit(model, toys.views(1), callbacks=[saver])
     other = toys.model(target=False)
     other.compile(SGD())
-    with pytest.raises(checkpoints.CheckpointError, match=r"not in the model .*target"):
-        Checkpoints(other, tmp_path, steps_per_epoch=4).restore()
+    with pytest.raises(Refused, match=r"not in the model .*target"):
+        Checkpointing(other, tmp_path, steps_per_epoch=4).restore()
 
 
 def test_load__a_disk_that_fails_is_not_a_damaged_file(tmp_path, monkeypatch):
-    pretraining(str(tmp_path)).run()
+    pretraining(str(tmp_path)).train()
 
     def load(*args, **kwargs):
         raise OSError(5, "Input/output error")
@@ -224,7 +235,7 @@ def test_load__a_disk_that_fails_is_not_a_damaged_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("index", range(len(QUANTITIES)))
 def test_guard__names_quantity_and_first_step(index):
-    guard = FiniteGuard()
+    guard = FiniteCheck()
     fine = [np.float32(1.0)] * len(QUANTITIES)
     bad = list(fine)
     bad[index] = np.array([1.0, np.inf], np.float32)
@@ -240,7 +251,7 @@ def test_nonfinite__stops_at_the_step(tmp_path, steps_per_execution):
     model.compile(SGD(), steps_per_execution=steps_per_execution)
     first, second = toys.views(6)
     first[4, 0, 0] = np.nan
-    saver = Checkpoints(model, tmp_path, steps_per_epoch=6, every=1)
+    saver = Checkpointing(model, tmp_path, steps_per_epoch=6, every=1)
     with pytest.raises(FloatingPointError, match="loss is not finite at step 4"):
         toys.fit(model, (first, second), callbacks=[StopOnNonFinite(), saver])
     good = checkpoints.load_latest(tmp_path)[1]
@@ -265,5 +276,5 @@ def test_nonfinite__skip_drops_the_update_and_counts(policy):
     for a, b in zip(*pairs, strict=True):
         if a.dtype == np.float64:
             np.testing.assert_array_equal(a, b)
-    assert int(model.guard.count) == 1
+    assert int(model.finite.count) == 1
     assert int(model.optimizer.iterations) == 6

@@ -9,9 +9,9 @@ import toys
 from devices import on_devices, strategy
 from keras.optimizers.schedules import CosineDecay
 
-from tf_dpred.callbacks.checkpointing import training_state
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import Direct
+from tf_dpred.records.state import training_state
 
 STEPS = 20
 # Largest difference, relative to the largest value of a variable. In float32 a large

@@ -34,13 +34,13 @@ def backbone():
 
 def train(settings):
     """One run in this process; writes its last variables and losses."""
-    from tf_dpred.callbacks.checkpointing import training_state
     from tf_dpred.config import Config
+    from tf_dpred.records.state import training_state
     from tf_dpred.train import Pretraining
 
     out = settings.pop("out")
     run = Pretraining(Config.from_dict(settings), backbone=backbone)
-    result = run.run()
+    result = run.train()
     state = {k: v.numpy() for k, v in training_state(run.model).items()}
     np.savez(out, loss=result["loss"], **state)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpred import train
-from tf_dpred.callbacks.checkpointing import Checkpoints
+from tf_dpred import build
+from tf_dpred.callbacks.checkpointing import Checkpointing
 from tf_dpred.config import Config
 from tf_dpred.data.views import view_pair
 from tf_dpred.encoders import restore
@@ -35,8 +35,8 @@ def test_stored__checkpoint(workdir):
     # All of it: a training that continues needs the rest as well.
     recorded = json.loads((workdir / "flags.json").read_text())["flags"]
     config = Config.from_dict(recorded)
-    model = train.build_model(config, 1, view_pair(config.data.views))
-    Checkpoints(model, workdir / "checkpoints", steps_per_epoch=1).restore()
+    model = build.model(config, 1, view_pair(config.data.views))
+    Checkpointing(model, workdir / "checkpoints", steps_per_epoch=1).restore()
     assert int(model.optimizer.iterations) == 1
     found = model(IMAGES, training=False)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import toys
 
-from tf_dpred.callbacks.json_lines import read
 from tf_dpred.callbacks.theory_monitor import TheoryMonitor
 from tf_dpred.optimizers import SGD
 from tf_dpred.predictors import MLP, Direct
+from tf_dpred.records.json_files import read_lines
 from tf_dpred.theory import measures
 
 
@@ -193,4 +193,4 @@ def test_monitor__no_line_for_what_is_not_finite(tmp_path):
     first, second = toys.views(1)
     first[0, 0, 0] = np.nan
     toys.fit(model, (first, second), callbacks=[callback])
-    assert read(callback.path) == []
+    assert read_lines(callback.path) == []

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred.callbacks.checkpointing import training_state
 from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.model import DirectPred
 from tf_dpred.networks.normalization import BatchNormalization
 from tf_dpred.optimizers import SGD
 from tf_dpred.predictors import Direct
+from tf_dpred.records.state import training_state
 from tf_dpred.schedules import ema_momentum
 
 INPUTS, HIDDEN, DIM, BATCH = 6, 8, 4, 16

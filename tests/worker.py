@@ -9,32 +9,33 @@ import signal
 import sys
 
 import numpy as np
-from test_recovery import At, pretraining, with_callback
+from test_recovery import At, pretraining
 
-from tf_dpred.callbacks.checkpointing import training_state
-from tf_dpred.errors import Preempted, WorkerLost
+from tf_dpred.errors import Preempted, Refused, WorkerLost
+from tf_dpred.records.state import training_state
 
 
 def main(settings):
     out, workdir = settings.pop("out"), settings.pop("workdir")
     die_at, signal_at = settings.pop("die_at", None), settings.pop("signal_at", None)
+    callbacks = [
+        At(step, lambda number=number: os.kill(os.getpid(), number))
+        for step, number in ((die_at, signal.SIGKILL), (signal_at, signal.SIGTERM))
+        if step is not None
+    ]
     try:
-        run = pretraining(workdir, **settings)
-    except ValueError as error:
+        run = pretraining(workdir, callbacks=callbacks, **settings)
+    except Refused as error:
         sys.exit(f"refused: {error}")
-    if die_at is not None:
-        with_callback(run, At(die_at, lambda: os.kill(os.getpid(), signal.SIGKILL)))
-    if signal_at is not None:
-        with_callback(run, At(signal_at, lambda: os.kill(os.getpid(), signal.SIGTERM)))
     try:
-        run.run()
+        run.train()
     except WorkerLost as error:
         sys.exit(f"lost: {error}")
     except Preempted as stop:
         print(f"preempted: {stop}", file=sys.stderr)
         sys.exit(75)
     state = {name: v.numpy() for name, v in training_state(run.model).items()}
-    losses = [entry["loss"] for entry in run.epoch_log.entries]
+    losses = [entry["loss"] for entry in run.callbacks.epoch_log.entries]
     np.savez(out, losses=losses, **state)
 
 

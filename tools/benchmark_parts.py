@@ -62,7 +62,7 @@ def photographs(directory: str) -> None:
 
 def images_per_second(config: Config) -> float:
     """Images decoded and made into two views, by all cores."""
-    from tf_dpred import train
+    from tf_dpred import build
     from tf_dpred.data import pipeline
     from tf_dpred.data.views import view_pair
 
@@ -74,7 +74,7 @@ def images_per_second(config: Config) -> float:
             config = dataclasses.replace(config, data=data)
         batches = iter(
             pipeline.training_views(
-                train.training_source(config),
+                build.training_source(config),
                 view_pair(config.data.views, config.data.view_strength),
                 config.data.image_size,
                 INPUT_BATCH,

@@ -32,9 +32,9 @@ with quiet.start():
     import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from tf_dpred.callbacks.json_lines import read
     from tf_dpred.records import results
-    from tf_dpred.records.workdir import read_json
+    from tf_dpred.records.json_files import read as read_json
+    from tf_dpred.records.json_files import read_lines as read
     from tf_dpred.reports import spectra
     from tf_dpred.theory import style
 

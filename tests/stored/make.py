@@ -51,7 +51,7 @@ def main() -> None:
         raise SystemExit(f"{workdir} or {exports} exists already")
     config = Config.from_dict(SETTINGS | {"workdir": str(workdir)})
     run = train.Pretraining(config)
-    run.run()
+    run.train()
     np.save(workdir / "representation.npy", run.model(images(), training=False))
     recorded = (workdir / "flags.json").read_text()
     (workdir / "flags.json").write_text(recorded.replace(str(workdir), "runs/stored"))

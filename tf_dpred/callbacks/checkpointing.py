@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from absl import logging
 
+from tf_dpred.config import refuse
 from tf_dpred.model import DirectPred
 from tf_dpred.records import checkpoints
 from tf_dpred.records.state import training_state
@@ -63,8 +64,8 @@ class Checkpointing(keras.callbacks.Callback):
           Its path, or None if there is none.
 
         Raises:
-          checkpoints.CheckpointError: none can be read, or its variables are not those
-            of the model, one to one.
+          Refused: none can be read, or its variables are not those of the model, one
+            to one.
         """
         found = checkpoints.load_latest(self.directory)
         if found is None:
@@ -159,7 +160,7 @@ def check_matches(path: Path, arrays: dict, state: dict) -> None:
     """Checks that a checkpoint holds the variables of a model and no others.
 
     Raises:
-      checkpoints.CheckpointError: names what differs.
+      Refused: names what differs.
     """
     missing = sorted(state.keys() - arrays.keys())
     strange = sorted(arrays.keys() - state.keys())
@@ -169,8 +170,11 @@ def check_matches(path: Path, arrays: dict, state: dict) -> None:
         if arrays[name].shape != tuple(state[name].shape)
     ]
     if missing or strange or reshaped:
-        raise checkpoints.CheckpointError(
-            f"{path} does not fit the model: missing {missing[:3]}, not in the model "
-            f"{strange[:3]}, of another shape {reshaped[:3]} (the first of "
-            f"{len(missing)}, {len(strange)}, {len(reshaped)})."
+        refuse(
+            "workdir",
+            str(path),
+            "a checkpoint of this model, or a new workdir",
+            detail=f", which does not fit the model: missing {missing[:3]}, not in the "
+            f"model {strange[:3]}, of another shape {reshaped[:3]} (the first of "
+            f"{len(missing)}, {len(strange)}, {len(reshaped)})",
         )

@@ -17,6 +17,7 @@ from tf_dpred.config import Config, NetworkConfig, refuse
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.networks import encoder as networks
 from tf_dpred.records import checkpoints
+from tf_dpred.records.state import named
 
 # Of an export: its files and the keys of its card.
 FORMAT_VERSION = 1
@@ -189,14 +190,13 @@ def _open_workdir(workdir: Path, config: Config, which: str) -> Encoder:
         refuse("workdir", str(workdir), "a work directory that holds a checkpoint")
     path, arrays = found
     network = _network(config, which)
-    for index, variable in enumerate(network.variables):
-        # As `callbacks.checkpoint.training_state` names them.
-        name = f"{which}/{index:04d}/{variable.name}"
+    for name, variable in named(which, network.variables).items():
         if name not in arrays or arrays[name].shape != tuple(variable.shape):
-            raise checkpoints.CheckpointError(
-                f"--workdir: received {path}, which has no {name} of shape "
-                f"{tuple(variable.shape)}, accepted: a checkpoint of the run in "
-                "flags.json."
+            refuse(
+                "workdir",
+                str(path),
+                "a checkpoint of the run in flags.json",
+                detail=f", which has no {name} of shape {tuple(variable.shape)}",
             )
         variable.assign(arrays[name])
     step = int(path.stem.rpartition("-")[2])

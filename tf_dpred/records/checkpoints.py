@@ -16,16 +16,13 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from tf_dpred.config import refuse
 from tf_dpred.system import files
 
 FORMAT_VERSION = 1
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message says which and why."""
-
-
-class DamagedError(CheckpointError):
+class DamagedError(ValueError):
     """A checkpoint that was cut short or changed."""
 
 
@@ -60,7 +57,7 @@ def load(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
       DamagedError: it was cut short or changed.
-      CheckpointError: it is of another format.
+      Refused: it is of another format.
       OSError: it could not be read.
     """
     try:
@@ -78,8 +75,11 @@ def load(path: Path) -> dict[str, np.ndarray]:
     if version is None:
         raise DamagedError(f"{path} is damaged (no format version)")
     if int(version) != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {version}, accepted: {FORMAT_VERSION}"
+        refuse(
+            "workdir",
+            str(path),
+            f"checkpoints of version {FORMAT_VERSION}",
+            detail=f" of format version {version}",
         )
     if names is None or sorted(state) != names.tolist():
         raise DamagedError(f"{path} is damaged (arrays are missing)")
@@ -93,9 +93,9 @@ def load_latest(directory: Path) -> tuple[Path, dict[str, np.ndarray]] | None:
       (path, state), or None where there is no checkpoint at all.
 
     Raises:
-      CheckpointError: the newest that is whole is of another format, or there are
-        checkpoints and none is whole. Starting over, or further back, in silence would
-        throw a run away.
+      Refused: the newest that is whole is of another format, or there are checkpoints
+        and none is whole. To start over, or further back, without a word would throw a
+        run away.
     """
     paths = list_all(directory)
     for path in reversed(paths):
@@ -104,9 +104,11 @@ def load_latest(directory: Path) -> tuple[Path, dict[str, np.ndarray]] | None:
         except DamagedError as error:
             logging.warning("%s: trying the one before it", error)
     if paths:
-        raise CheckpointError(
-            f"--workdir: received checkpoints in {directory} of which none can be "
-            "read, accepted: at least one that is whole, or a new workdir."
+        refuse(
+            "workdir",
+            str(directory.parent),
+            "at least one that is whole, or a new workdir",
+            detail=", whose checkpoints are all damaged",
         )
     return None
 

@@ -31,6 +31,7 @@ class Workdir:
     """
 
     def __init__(self, path: str | Path):
+        self.given = str(path)  # a Path would drop a slash of gs://
         self.path = Path(path)
         self.flags = self.path / "flags.json"
         self.checkpoints = self.path / "checkpoints"
@@ -52,11 +53,10 @@ class Workdir:
         Raises:
           Refused: it cannot be made or written to.
         """
-        path = str(self.path)
-        if "://" in path:
+        if "://" in self.given:
             refuse(
                 "workdir",
-                path,
+                self.given,
                 "a directory of this machine's file system (a bucket can be mounted)",
             )
         probe = self.path / f".writable.{os.getpid()}"
@@ -67,6 +67,6 @@ class Workdir:
         except OSError as error:
             refuse(
                 "workdir",
-                path,
+                self.given,
                 f"a directory that can be written to ({error.strerror})",
             )

@@ -20,12 +20,12 @@ from tools.peers.serve import serve
 
 
 def main(argv: list[str]) -> None:
-    from tf_dpred.callbacks.checkpointing import Checkpoints
+    from tf_dpred.callbacks.checkpointing import Checkpointing
 
     config = tf_dpred_flags.config_from_flags()
     _, model, _ = model_and_batch(config)
     with tempfile.TemporaryDirectory(dir=".") as directory:
-        saver = Checkpoints(model, Path(directory), steps_per_epoch=1000)
+        saver = Checkpointing(model, Path(directory), steps_per_epoch=1000)
 
         def measure() -> dict[str, float]:
             model.optimizer.iterations.assign_add(1)

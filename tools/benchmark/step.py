@@ -24,14 +24,14 @@ def model_and_batch(config: Config):
     """
     import tensorflow as tf
 
-    from tf_dpred import schedules, train
+    from tf_dpred import build, schedules
     from tf_dpred.callbacks.target_ema import TargetEMA
     from tf_dpred.data.views import NUM_DRAWS, view_pair
     from tf_dpred.system import devices
 
     strategy = devices.setup(config.training)
     with strategy.scope():
-        model = train.build_model(config, 1000, view_pair(config.data.views))
+        model = build.model(config, 1000, view_pair(config.data.views))
     if model.has_separate_target:
         objective = config.objective
         schedule = schedules.ema_momentum(

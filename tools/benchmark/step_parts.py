@@ -29,8 +29,8 @@ def parts(model, batch) -> dict[str, Callable]:
 
     step = tf.constant(0, tf.int64)
     variables = model.learned_variables
-    gradients, _, projections = model._accumulate(batch, variables)
-    f1, f2, z1, z2 = (tf.concat(p, axis=0) for p in zip(*projections, strict=True))
+    gradients, _, f1, f2, z1, z2 = model._gradients(batch)
+    f, z = tf.concat([f1, f2], axis=0), tf.concat([z2, z1], axis=0)
     gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
 
     views = batch if model.make_views is None else model.make_views(*batch)
@@ -40,8 +40,8 @@ def parts(model, batch) -> dict[str, Callable]:
 
     functions = {
         "optimizer": lambda: model.optimizer.apply(gradients, variables),
-        "F": lambda: model.predictor.observe(f1, f2, z1, z2),
-        "W": lambda: model.predictor.reset(step),
+        "F": lambda: model.predictor.observe(f, z),
+        "W": lambda: model.predictor.update_weights(step),
     }
     if model.has_separate_target:
         functions["EMA"] = lambda: model._update_target(step)
