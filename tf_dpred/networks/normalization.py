@@ -84,6 +84,8 @@ def _global_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """
     axes = list(range(len(x.shape) - 1))
     count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), x.dtype)
-    mean = replicas.mean(tf.reduce_mean(x, axes))
+    # TensorFlow adds up the gradients of x in the order of these names. With this one
+    # the sum is rounded as in earlier versions, whose runs can be continued exactly.
+    mean = replicas.mean(tf.reduce_mean(x, axes, name="statistics_mean"))
     variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axes)
     return mean, replicas.mean(variance), count * replicas.count()
