@@ -89,12 +89,16 @@ class _CoupledDecayOptimizer(keras.optimizers.Optimizer):
         applies = keras_private.decays(self, variable)
         return self.coupled_weight_decay if applies else None
 
-    def _adapt(self, gradient: tf.Tensor, variable, index: int) -> tf.Tensor:
+    def _adapt(self, gradient: tf.Tensor, weight: tf.Tensor, index: int) -> tf.Tensor:
         return gradient
 
     def update_step(self, gradient, variable, learning_rate) -> None:
         index = keras_private.index_of(self, variable)
-        mu = self._mu[index]
+        # Tensors: an operation of Keras' variables takes longer to trace.
+        mu, weight = (
+            tf.convert_to_tensor(self._mu[index]),
+            tf.convert_to_tensor(variable),
+        )
         rate = self._rates[index]
         if rate is not None:
             learning_rate = rate(self.iterations) if callable(rate) else rate
@@ -102,9 +106,9 @@ class _CoupledDecayOptimizer(keras.optimizers.Optimizer):
             learning_rate = tf.cast(learning_rate, variable.dtype)
         gradient = tf.cast(gradient, variable.dtype)
         if self._decays[index]:
-            gradient = gradient + self._decays[index] * variable
-        gradient = self._adapt(gradient, variable, index)
-        self.assign(mu, self.momentum * mu + gradient)
+            gradient = gradient + self._decays[index] * weight
+        mu = self.momentum * mu + self._adapt(gradient, weight, index)
+        self.assign(self._mu[index], mu)
         self.assign_sub(variable, learning_rate * mu)
 
     def get_config(self) -> dict:
@@ -197,10 +201,10 @@ class LARS(_CoupledDecayOptimizer):
     def _decay_of(self, variable: keras.Variable) -> float | None:
         return None if self.is_excluded(variable) else super()._decay_of(variable)
 
-    def _adapt(self, gradient: tf.Tensor, variable, index: int) -> tf.Tensor:
+    def _adapt(self, gradient: tf.Tensor, weight: tf.Tensor, index: int) -> tf.Tensor:
         if not self._adapted[index]:
             return gradient
-        w_norm = tf.norm(tf.convert_to_tensor(variable))
+        w_norm = tf.norm(weight)
         g_norm = tf.norm(gradient)
         ratio = tf.where(
             (w_norm > 0) & (g_norm > 0),

@@ -44,12 +44,17 @@ class TargetEMA(keras.callbacks.Callback):
             self.model.target.trainable_variables,
             strict=True,
         )
+        tau: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}  # dtype -> tau, 1 - tau
         for online, target in pairs:
-            # Not tf.cast, which takes a python number through float32.
-            tau = tf.convert_to_tensor(
-                self.schedule(tf.cast(step, target.dtype)), target.dtype
-            )
-            target.assign(tau * target + (1 - tau) * online)
+            dtype = target.dtype
+            if dtype not in tau:
+                # Not tf.cast, which takes a python number through float32.
+                value = tf.convert_to_tensor(self.schedule(tf.cast(step, dtype)), dtype)
+                tau[dtype] = value, 1 - value
+            keep, take = tau[dtype]
+            # Tensors: an operation of Keras' variables takes longer to trace.
+            before, new = tf.convert_to_tensor(target), tf.convert_to_tensor(online)
+            target.assign(keep * before + take * new)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if logs is not None:

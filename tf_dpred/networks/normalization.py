@@ -72,8 +72,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
             (self.moving_mean, mean),
             (self.moving_variance, variance),
         ):
-            batch = tf.cast(batch, running.dtype)
-            running.assign(running * self.momentum + batch * (1 - self.momentum))
+            # Tensors: an operation of Keras' variables takes longer to trace.
+            before = tf.convert_to_tensor(running)
+            batch = tf.cast(batch, before.dtype)
+            running.assign(before * self.momentum + batch * (1 - self.momentum))
 
 
 def _global_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
