@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tf_dpred.config import refuse
 from tf_dpred.data import image_files
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.image_files import EXTENSIONS
@@ -38,25 +39,26 @@ def open_folder(
     split: str | None,
     limit: int | None,
     bad_images: BadImages,
+    split_flag: str,
 ) -> Source:
     """Lists the images of a split; they are read when they are needed.
 
     Raises:
-      ValueError: no directory, no image, an unknown split, or a class of the test
+      Refused: no directory, no image, an unknown split, or a class of the test
         split that the training split does not have.
     """
     splits = _splits(data_dir)
     if split is None:
         split = next(iter(splits))
     if split not in splits:
-        raise ValueError(
-            f"--split: received {split!r}, accepted: {', '.join(splits)} in {data_dir}."
-        )
+        refuse(split_flag, split, f"{', '.join(splits)} in {data_dir}")
     files = images(splits[split])
     if not files:
-        raise ValueError(
-            f"--data_dir: received {data_dir!r} with no images in {splits[split]}, "
-            f"accepted: at least one of {', '.join(EXTENSIONS)}."
+        refuse(
+            "data_dir",
+            data_dir,
+            f"at least one of {', '.join(EXTENSIONS)}",
+            detail=f" with no images in {splits[split]}",
         )
     left_out = other_kinds(splits[split])
     if left_out:
@@ -123,9 +125,7 @@ def default_splits(data_dir: str | None) -> tuple[str, str | None]:
 def _splits(data_dir: str | None) -> dict[str, Path]:
     """Split name -> directory, the training split first."""
     if data_dir is None:
-        raise ValueError(
-            "--data_dir: received None, accepted: a directory, for --dataset=folder."
-        )
+        refuse("data_dir", data_dir, "a directory, for --dataset=folder")
     root = Path(data_dir)
     names = [name for name in ("train", *TEST_SPLITS) if (root / name).is_dir()]
     # A folder may happen to be called "test": no image is left out for that.
@@ -194,9 +194,11 @@ def _labels(
     classes = sorted(set(known))
     strange = sorted(set(names) - set(classes))
     if strange:
-        raise ValueError(
-            f"--data_dir: received the class {strange[0]!r} in {splits[split]}, "
-            f"accepted: the classes in {splits['train']}."
+        refuse(
+            "data_dir",
+            str(splits["train"].parent),
+            f"the classes in {splits['train']}",
+            detail=f" with the class {strange[0]!r} in {splits[split]}",
         )
     index = {name: label for label, name in enumerate(classes)}
     return np.array([index[name] for name in names]), len(classes)

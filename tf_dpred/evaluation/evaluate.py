@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -44,9 +43,9 @@ class Evaluation:
         self.encoder = restore.open_encoder(config)
         trained = self.encoder.config.data
         self.pair = view_pair(trained.views, trained.view_strength)
-        self.train, self.test = labelled.open_splits(config)
+        self.train, self.test = labelled.require_splits(config)
         train, test = self.train.num_classes, self.test.num_classes
-        assert train is not None and test is not None  # `open_splits` saw to it
+        assert train is not None and test is not None  # `require_splits` saw to it
         self.num_classes = max(train, test)
 
     def run(self, mode: str, *, reuse: bool = False) -> dict[str, Any]:
@@ -240,15 +239,12 @@ def _asked(evaluation: EvaluationConfig) -> dict[str, Any]:
 
 
 def setup(config: Config) -> tf.distribute.Strategy:
-    """Seed, float32 and devices, whatever the precision of the pre-training was."""
-    training = dataclasses.replace(config.training, precision="float32")
-    keras.utils.set_random_seed(training.seed)
-    devices.set_precision(training.precision)
-    if training.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    if training.logical_cpus > 1:
-        devices.split_cpu(training.logical_cpus)
-    return devices.make_strategy(training)
+    """Prepares the process to use an encoder: as for training, but in float32.
+
+    Raises:
+      ValueError: see `devices.start`.
+    """
+    return devices.start(config.training, "float32")
 
 
 def log_epochs(what: str, epochs: int) -> keras.callbacks.Callback:

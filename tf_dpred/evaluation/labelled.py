@@ -14,35 +14,61 @@ from tf_dpred.data.source import Example, Source, indexed
 from tf_dpred.data.views import ViewPair
 
 
-def open_splits(config: Config) -> tuple[Source, Source]:
-    """The labelled training and test split of a config.
+def open_splits(
+    config: Config,
+    bad_images: BadImages,
+    limits: tuple[int | None, int | None] = (None, None),
+) -> tuple[Source, Source] | None:
+    """The labelled training and test split of a config; None where there are none.
+
+    Args:
+      config: of the data set, and of its splits where the data set's own ones are not
+        meant (`eval_train_split`, `eval_test_split`).
+      bad_images: counts the files of a folder that cannot be used.
+      limits: at most so many training and test images; None: all.
 
     Raises:
-      ValueError: there is no such split, or it has no labels.
+      Refused: there is no such data set or split.
     """
     data, evaluation = config.data, config.evaluation
     train, test = datasets.default_splits(data.dataset, data.data_dir)
-    train = evaluation.eval_train_split or train
     test = evaluation.eval_test_split or test
     if test is None:
-        refuse("dataset", data.dataset, "a data set with a labelled test split")
-    opened = []
-    bad_images = BadImages(data.max_bad_images)
-    for flag, split in (("eval_train_split", train), ("eval_test_split", test)):
-        try:
-            source = datasets.open_source(
-                data.dataset,
-                split,
-                data.data_dir,
-                shuffle_buffer=data.shuffle_buffer,
-                bad_images=bad_images,
-            )
-        except ValueError as error:
-            raise ValueError(str(error).replace("--split", f"--{flag}")) from error
-        if not source.num_classes:
-            refuse(flag, split, f"a split of {data.dataset} with labels")
-        opened.append(source)
-    return opened[0], opened[1]
+        return None
+
+    def opened(flag: str, split: str, limit: int | None) -> Source:
+        return datasets.open_source(
+            data.dataset,
+            split,
+            data.data_dir,
+            shuffle_buffer=data.shuffle_buffer,
+            limit=limit,
+            bad_images=bad_images,
+            split_flag=flag,
+        )
+
+    both = (
+        opened("eval_train_split", evaluation.eval_train_split or train, limits[0]),
+        opened("eval_test_split", test, limits[1]),
+    )
+    return both if all(source.num_classes for source in both) else None
+
+
+def require_splits(config: Config) -> tuple[Source, Source]:
+    """As `open_splits`, of all images; for evaluations, which need labels.
+
+    Raises:
+      Refused: also if there are no labels.
+    """
+    found = open_splits(config, BadImages(config.data.max_bad_images))
+    if found is None:
+        refuse(
+            "dataset",
+            config.data.dataset,
+            "a data set with a labelled training and a labelled test split "
+            "(--eval_train_split, --eval_test_split)",
+        )
+    return found
 
 
 def labels_of(source: Source) -> np.ndarray:
