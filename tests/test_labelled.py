@@ -118,3 +118,18 @@ def test_training_batches__an_epoch_has_every_image_and_is_seeded():
     for a, b in zip(found, epochs(0), strict=True):
         np.testing.assert_array_equal(a[0], b[0])
     assert any((a[1] != b[1]).any() for a, b in zip(found, epochs(1), strict=True))
+
+
+@pytest.mark.parametrize(("views", "flips"), [("cifar", True), ("digits", False)])
+def test_training_batches__flips_unless_a_mirror_image_is_another_class(views, flips):
+    """And no colour is changed: what is red alone stays so."""
+    images = np.zeros([200, 16, 16, 3], np.uint8)
+    images[..., 0] = np.arange(0, 240, 15)  # red grows to the right
+    source = from_arrays(images, np.zeros(200, int))
+    pair = view_pair(views)
+    batch, _ = next(iter(labelled.training_batches(source, pair, 16, 200, seed=0)))
+    assert not np.any(batch[..., 1:])
+    red = batch.numpy()[:, 8, :, 0].astype(int)
+    mirrored = np.mean(red[:, 0] > red[:, -1])
+    assert 0.35 < mirrored < 0.65 if flips else mirrored == 0
+    assert np.all(red[:, 0] != red[:, -1])

@@ -8,7 +8,7 @@ blur), of many crops of one size: by `distort_each` on the host's CPU, or by
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -56,9 +56,18 @@ class ViewSpec:
     blur_kernel: int | float = 0.1
     solarize_probability: float = 0.0
 
+    def without_colour(self) -> "ViewSpec":
+        """Crops and flips alone, as for training with labels."""
+        return replace(
+            self,
+            jitter_probability=0.0,
+            grayscale_probability=0.0,
+            blur_probability=0.0,
+            solarize_probability=0.0,
+        )
 
-@dataclass(frozen=True)
-class ViewPair:
+
+class ViewPair(NamedTuple):
     """The distributions of a recipe's two views."""
 
     first: ViewSpec

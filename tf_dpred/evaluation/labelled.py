@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpred.config import Config, refuse
-from tf_dpred.data import datasets, pipeline, views
+from tf_dpred.data import datasets, pipeline
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.source import Example, Source, indexed
 from tf_dpred.data.views import ViewPair
@@ -178,45 +178,20 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Randomly cropped and flipped images with labels, epoch after epoch, endless.
 
-    Crop and flip are those of the recipe's first view (8-100 % of the area; no flip
-    where a mirror image is another class); no colour is changed.
+    The stream of the pre-training with the first view of the recipe, whose colours are
+    left alone; nothing is flipped where a mirror image is another class.
 
     Args:
       source: labelled images.
       pair: the recipe that the encoder was trained with.
       image_size: side S in pixels.
       batch_size: B; the rest of an epoch that fills no batch is left out.
-      seed: of order and crops.
+      seed: of the order, the crops and the flips.
 
     Returns:
       (uint8 [B, S, S, 3], int64 [B]).
     """
-    length = pipeline.steps_per_epoch(source, batch_size) * batch_size
-    spec = pair.first
-
-    def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
-        order_seed, crop_seed = tf.unstack(
-            tf.random.split(tf.random.fold_in([seed, 1], epoch), 2)
-        )
-        examples = source.examples(order_seed[0])
-        positions = tf.data.Dataset.range(length)
-        return tf.data.Dataset.zip(examples, positions).map(
-            lambda example, position: (example, tf.random.fold_in(crop_seed, position))
-        )
-
-    def prepare(example, seed):
-        seeds = tf.random.split(seed, 2)
-        image, label = source.load(example)
-        draws = tf.random.stateless_uniform([1, views.NUM_DRAWS], seeds[0])
-        [crop] = views.random_crops(image, [spec], image_size, draws)
-        if spec.flip_probability:
-            crop = tf.image.stateless_random_flip_left_right(crop, seeds[1])
-        return crop, label
-
-    return (
-        tf.data.Dataset.range(tf.int64.max)
-        .flat_map(tf.autograph.experimental.do_not_convert(epoch_examples))
-        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(batch_size, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
+    specs = (pair.first.without_colour(),)
+    return pipeline.training_views(
+        source, specs, image_size, batch_size, seed=seed, labels=True
     )
