@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy import optimize
 from scipy.integrate import solve_ivp
 
 from tf_dpred.theory import modes
@@ -24,13 +25,14 @@ def collapses(
 ) -> bool:
     """Whether a mode that starts at (p, s, tau) ends at s = 0.
 
-    Followed until s is a millionth of its start, p has risen to p+, or nothing moves.
-    What stops below the middle of p- and p+ is at the boundary: counted as collapsed.
+    The mode is followed until s is a millionth of its start, p has risen to p+, or
+    nothing moves. One that comes to rest below the middle of p- and p+ is at the
+    boundary and counts as collapsed.
 
     Args:
       p, s: the start; s above 0.
-      levers: with `ema_rate`, tau starts at `tau` and moves; without, it stays.
-      tau: see above.
+      levers: with `ema_rate`, tau starts at `tau` and moves; without, it is constant.
+      tau: the start, or the constant.
       time: when to stop in any case.
     """
     final_tau = tau if levers.ema_rate is None else 1.0
@@ -79,25 +81,16 @@ def bisect(
     Args:
       collapses_at: of one value; differs between `low` and `high`.
       low, high: the bracket.
-      tol: its width at the end, relative to `high` - `low`.
+      tol: largest error, relative to `high` - `low`.
 
     Raises:
       ValueError: both ends do the same.
     """
-    at_low = collapses_at(low)
-    if collapses_at(high) == at_low:
-        raise ValueError(
-            f"Invalid low, high: received {low}, {high}, which both "
-            f"{'collapse' if at_low else 'survive'}, accepted: one of each."
-        )
-    width = tol * abs(high - low)
-    while abs(high - low) > width:
-        middle = (low + high) / 2
-        if collapses_at(middle) == at_low:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+
+    def sign(value: float) -> float:
+        return 1.0 if collapses_at(value) else -1.0
+
+    return optimize.bisect(sign, low, high, xtol=tol * abs(high - low))
 
 
 def simulated_boundary(levers: Levers, tau: float = 1.0, high: float = 2.0) -> float:
