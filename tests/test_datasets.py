@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from tf_dpred import data
 from tf_dpred.data import folder, image_ops
-from tf_dpred.data.datasets import default_splits, from_arrays, open_source
+from tf_dpred.data.datasets import default_splits, open_source
+from tf_dpred.data.source import from_arrays
 from tf_dpred.errors import Refused
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpred.evaluation import knn, linear
+from tf_dpred.evaluation import linear
 from tf_dpred.networks.normalization import BatchNormalization
 
 
@@ -154,59 +154,3 @@ def test_frozen_classifiers__leave_the_encoder_alone():
 
 def test_choose__smallest_rate_of_those_that_tie():
     assert linear.choose((0.4, 0.2, 0.1), (0.5, 0.7, 0.7)) == 2
-
-
-def brute_force(bank, labels, queries, k, temperature, classes):
-    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (bank, queries)]
-    similarity = unit[1] @ unit[0].T
-    votes = np.zeros([len(queries), classes])
-    for row, query in enumerate(similarity):
-        for index in np.argsort(-query)[:k]:
-            votes[row, labels[index]] += np.exp(query[index] / temperature)
-    return votes.argmax(axis=1)
-
-
-@pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (5, 0.05), (30, 0.5)])
-def test_knn__blocks_equal_brute_force(k, temperature):
-    (bank, labels), (queries, _) = blobs(90, 4, 6, 2.0), blobs(37, 4, 6, 2.0, seed=1)
-    found = knn.predict(
-        bank,
-        labels,
-        queries,
-        k=k,
-        temperature=temperature,
-        num_classes=4,
-        query_block=10,
-        bank_block=17,
-    )
-    expected = brute_force(bank, labels, queries, k, temperature, 4)
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_knn_search__best_first_and_by_held_out_rows_only():
-    features, labels = blobs(120, 4, 6, 1.5)
-    found = knn.search((features, labels), 4, held_out=30, seed=0)
-    order = np.random.default_rng(0).permutation(120)
-    queries, bank = order[:30], order[30:]
-    for (k, temperature), accuracy in found.items():
-        assert k <= 90
-        classes = brute_force(
-            features[bank], labels[bank], features[queries], k, temperature, 4
-        )
-        assert accuracy == pytest.approx(np.mean(classes == labels[queries]))
-    values = list(found.values())
-    assert values == sorted(values, reverse=True)
-
-
-def test_knn__bad_bank():
-    with pytest.raises(ValueError, match="received 0 features"):
-        knn.nearest(np.zeros([0, 3]), np.zeros([1, 3]), 1)
-    with pytest.raises(ValueError, match="as many of each"):
-        knn.predict(
-            np.ones([2, 3]),
-            np.zeros(1),
-            np.ones([1, 3]),
-            k=1,
-            temperature=1.0,
-            num_classes=2,
-        )

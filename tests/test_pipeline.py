@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from tf_dpred.data import image_ops, pipeline, views
-from tf_dpred.data.datasets import from_arrays, open_source
+from tf_dpred.data.datasets import open_source
 from tf_dpred.data.preprocessing import Preprocessing
+from tf_dpred.data.source import from_arrays
 from tf_dpred.data.views import ViewPair, ViewSpec, view_pair
 
 PLAIN = ViewSpec(

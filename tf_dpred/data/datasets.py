@@ -6,11 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpred.config import refuse
-from tf_dpred.data import folder, tfds_images
+from tf_dpred.data import folder, source, tfds_images
 from tf_dpred.data.bad_images import BadImages
-from tf_dpred.data.source import Source, from_arrays, subset
-
-__all__ = ["Source", "default_splits", "from_arrays", "open_source"]
+from tf_dpred.data.source import Source, subset
 
 DIGITS_SIDE = 32
 DIGITS_TEST = 360
@@ -115,4 +113,4 @@ def _open_digits(split: str, limit: int | None, split_flag: str) -> Source:
             images[chosen].reshape(-1, 8, 8, 1), [DIGITS_SIDE, DIGITS_SIDE], "bicubic"
         )
     pixels = np.rint(np.clip(large.numpy() * (255 / 16), 0, 255)).astype(np.uint8)
-    return from_arrays(pixels, labels[chosen], "digits", split=split)
+    return source.from_arrays(pixels, labels[chosen], "digits", split=split)

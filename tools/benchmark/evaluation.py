@@ -26,8 +26,8 @@ def main(argv: list[str]) -> None:
     import tensorflow as tf
 
     from tf_dpred.data import pipeline
-    from tf_dpred.data.datasets import from_arrays
     from tf_dpred.data.preprocessing import Preprocessing
+    from tf_dpred.data.source import from_arrays
     from tf_dpred.evaluation import knn
     from tf_dpred.evaluation.features import FeatureExtractor
     from tf_dpred.networks import backbones, encoder
