@@ -16,11 +16,11 @@ from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Example, Load, Source
 from tf_dpred.data.views import NUM_DRAWS, ViewPair, ViewSpec
 
-# Images are prepared in chunks of at most so many pixels and images: many small ones at
-# once, where the cost is the number of operations, few large ones, where it is memory.
+# Images are prepared in chunks of at most so many pixels and images. Many small images
+# go together, since each operation costs time; few large ones, since they need memory.
 CHUNK_PIXELS = 16 * 224 * 224
 CHUNK_IMAGES = 128
-# A chunk with an image that cannot be used is prepared twice.
+# A chunk is prepared twice if one of its images cannot be used; so it is smaller.
 ATTEMPTED_IMAGES = 16
 
 # Batches that wait for the training step. tf.data would let their number grow, and the
@@ -262,7 +262,7 @@ def chunk_size(batch_size: int, image_size: int, most: int) -> int:
 
 
 def _options() -> tf.data.Options:
-    """Parallel over examples, not inside their (small) operations."""
+    """Examples run in parallel, but each of their small operations on one thread."""
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1
     return options

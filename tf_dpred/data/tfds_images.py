@@ -22,8 +22,9 @@ def open_tfds(
 ) -> Source:
     """Opens a split of a TFDS data set, preparing it first if it must be.
 
-    The shuffle is TFDS' of the files followed by a buffer of `shuffle_buffer` encoded
-    examples. With a `limit` it is the buffer alone, so that the choice stays fixed.
+    TFDS shuffles the files, and a buffer of `shuffle_buffer` encoded examples shuffles
+    what is read. With a `limit` there is the buffer alone, so that an epoch always
+    holds the same examples.
 
     Raises:
       Refused: unknown name or split, no images, or a preparation that failed.
@@ -43,9 +44,9 @@ def open_tfds(
         return _read(builder, split, None).take(num_examples)
 
     def shuffled(seed: tf.Tensor) -> tf.data.Dataset:
-        # Dataset.shuffle mixes the global seed into its own (and fails on a tensor if
-        # that is 0). This sets it for the graph of this function only, so that the
-        # order does not depend on tf.random.set_seed.
+        # Dataset.shuffle mixes the global seed into its own, and fails on a tensor if
+        # the global one is 0. It is set here for the graph of this function only, so
+        # that the order does not depend on tf.random.set_seed.
         tf.compat.v1.set_random_seed(1)
         whole = num_examples == available
         files = _read(builder, split, seed) if whole else stored()
@@ -110,7 +111,7 @@ def _builder(dataset: str, data_dir: str | None) -> Any:
 
     name = dataset.split("/")[0].split(":")[0]
     known = tfds.list_builders(with_community_datasets=False)
-    # A prepared data set needs no code of its own.
+    # A data set that is prepared already can be read without its code.
     if name not in known and not (data_dir and tf.io.gfile.isdir(f"{data_dir}/{name}")):
         near = difflib.get_close_matches(name, ("digits", "folder", *known))
         hint = f" (did you mean {', '.join(near)}?)" if near else ""

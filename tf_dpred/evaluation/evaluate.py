@@ -27,7 +27,7 @@ from tf_dpred.records import results
 from tf_dpred.system import devices
 
 BATCH = 256
-# Held out of the training images to choose by, but never more than a tenth.
+# Training images that are held out to choose settings by; at most a tenth of all.
 HELD_OUT_RATE, HELD_OUT_KNN = 10_009, 10_000
 
 
@@ -261,7 +261,7 @@ class Evaluation:
 
     @functools.cached_property
     def _features(self):
-        """Of clean training and test images."""
+        """Features and labels of clean training and test images."""
         extract = FeatureExtractor(self.encoder.network)
         return extract(self._images(self.train)), extract(self._images(self.test))
 
@@ -293,7 +293,7 @@ class Evaluation:
 
 
 def _asked(evaluation: EvaluationConfig) -> dict[str, Any]:
-    """What was asked for in place of the protocol's or the chosen values."""
+    """Settings of the command line that replace those of the protocol."""
     names = ("eval_epochs", "eval_batch_size", "eval_lr")
     return {name: getattr(evaluation, name) for name in names}
 

@@ -1,4 +1,4 @@
-"""Training the whole encoder on few labels, beside the same from scratch."""
+"""Training the whole encoder on few labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HELD_OUT = 0.2
 
 
 def classifier(encoder: keras.Model, num_classes: int) -> keras.Model:
-    """Images -> logits [n, num_classes]; everything is trained.
+    """A new layer on an encoder: images -> logits [n, num_classes].
 
     Args:
       encoder: images -> representation [n, r].

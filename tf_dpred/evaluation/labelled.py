@@ -133,9 +133,9 @@ def gather(source: Source, indices: np.ndarray) -> Source:
 def hold_out(source: Source, count: int, seed: int) -> tuple[Source, Source]:
     """Splits off `count` random examples.
 
-    Which ones is decided by a hash of the encoded image: the same in any order of
-    reading, for data that is only ever streamed, and copies of one image land on the
-    same side. Reads the source once.
+    A hash of the encoded image decides which ones. So they are the same in any order of
+    reading, also for data that can only be streamed, and copies of one image are on the
+    same side. The source is read once.
 
     Args:
       source: with more than `count` examples.
