@@ -11,6 +11,7 @@ import keras
 from tf_dpred.config import NetworkConfig, refuse
 from tf_dpred.networks.normalization import BatchNormalization
 from tf_dpred.networks.resnet import ARCHITECTURES, resnet
+from tf_dpred.system import keras_private
 
 
 def backbone(config: NetworkConfig, image_size: int) -> keras.Model:
@@ -104,7 +105,7 @@ def with_own_batch_norm(model: keras.Model) -> keras.Model:
 
     copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     copy.set_weights(model.get_weights())
-    for layer in copy._flatten_layers():
+    for layer in keras_private.all_layers(copy):
         # keras.layers.Normalization keeps what it derives from its weights.
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
