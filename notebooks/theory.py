@@ -15,7 +15,7 @@
 # where it goes from each start, how much decay it bears; and beside it a linear network
 # that is really trained. All of it, with the theorems: `docs/theory.md`.
 #
-# Needs SciPy and Matplotlib: `pip install "tf-dpred[theory]"`.
+# Needs Matplotlib: `pip install "tf-dpred[theory]"`.
 
 # %%
 import os

@@ -10,7 +10,9 @@ import tensorflow as tf
 
 from tf_dpred import data
 from tf_dpred.data import folder, image_ops
-from tf_dpred.data.datasets import default_splits, from_arrays, open_source
+from tf_dpred.data.datasets import default_splits, open_source
+from tf_dpred.data.source import from_arrays
+from tf_dpred.errors import Refused
 
 RNG = np.random.default_rng(0)
 WEBP = ".webp" in folder.EXTENSIONS
@@ -46,8 +48,8 @@ def images_of(source, seed=None, skip=0):
 
 
 def assert_refuses(message, function, *args, **kwargs):
-    """ValueError in one line that contains `message`."""
-    with pytest.raises(ValueError, match=re.escape(message)) as error:
+    """Refused in one line that contains `message`."""
+    with pytest.raises(Refused, match=re.escape(message)) as error:
         function(*args, **kwargs)
     assert "\n" not in str(error.value)
 
@@ -92,7 +94,8 @@ def test_from_arrays__element_spec():
     ],
 )
 def test_from_arrays__bad_arguments(images, labels, message):
-    assert_refuses(message, from_arrays, images, labels)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        from_arrays(images, labels)
 
 
 def test_examples__shuffle_is_complete_and_by_seed_alone():
@@ -151,9 +154,8 @@ def test_open_source__limit():
     assert len(labels) == 200 and len(set(labels)) == 10
     assert labels == labels_of(open_source("digits", "train", None, limit=200))
     assert open_source("digits", None, None, limit=10**6).num_examples == 1437
-    assert_refuses(
-        "received 0, accepted: at least 1", open_source, "digits", None, None, limit=0
-    )
+    with pytest.raises(ValueError, match="received 0, accepted: at least 1"):
+        open_source("digits", None, None, limit=0)
 
 
 def test_digits__unknown_split():
@@ -163,6 +165,22 @@ def test_digits__unknown_split():
         "digits",
         "val",
         None,
+    )
+
+
+@pytest.mark.parametrize("kind", ["digits", "folder", "cifar10"])
+def test_open_source__blames_the_flag_that_gave_the_split(kind, tmp_path, request):
+    directory = str(tmp_path)
+    if kind == "cifar10":
+        directory = request.getfixturevalue("tfds_dir")
+    save(tmp_path / "train" / "1.png")
+    assert_refuses(
+        "--eval_test_split: received 'tset', accepted: train",
+        open_source,
+        kind,
+        "tset",
+        directory,
+        split_flag="eval_test_split",
     )
 
 

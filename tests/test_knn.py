@@ -50,13 +50,13 @@ def test_predict__double_loop(k, temperature):
 @pytest.mark.parametrize(
     ("query_block", "bank_block"), [(1, 60), (7, 13), (25, 1), (100, 100)]
 )
-def test_predict__blocks_change_nothing(query_block, bank_block):
+def test_predict__blocks_change_nothing(query_block, bank_block, monkeypatch):
     arrays = data(seed=1)
     settings = {"k": 9, "temperature": 0.1, "num_classes": CLASSES}
     expected = knn.predict(*arrays, **settings)
-    found = knn.predict(
-        *arrays, **settings, query_block=query_block, bank_block=bank_block
-    )
+    monkeypatch.setattr(knn, "QUERY_BLOCK", query_block)
+    monkeypatch.setattr(knn, "BANK_BLOCK", bank_block)
+    found = knn.predict(*arrays, **settings)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -105,9 +105,10 @@ def test_predict__label_types(dtype):
     )
 
 
-def test_nearest__best_first():
+def test_nearest__best_first(monkeypatch):
     bank, _, queries = data()
-    similarity, index = knn.nearest(bank, queries, 60, bank_block=11)
+    monkeypatch.setattr(knn, "BANK_BLOCK", 11)
+    similarity, index = knn.nearest(bank, queries, 60)
     assert (np.diff(similarity, axis=1) <= 0).all()
     assert (np.sort(index, axis=1) == np.arange(60)).all()
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (bank, queries)]
@@ -195,3 +196,18 @@ def test_feature_extractor__sees_new_weights():
     extract(dataset)
     dense.kernel.assign(np.ones([3, 2]))
     np.testing.assert_allclose(extract(dataset)[0][:, 0], x.sum(axis=1), rtol=1e-6)
+
+
+def test_search__best_first_and_by_held_out_rows_only():
+    features, labels, _ = data(bank=80)
+    found = knn.search((features, labels), CLASSES, held_out=20, seed=0)
+    order = np.random.default_rng(0).permutation(80)
+    queries, bank = order[:20], order[20:]
+    for (k, temperature), accuracy in found.items():
+        assert k <= 60
+        classes = by_loops(
+            features[bank], labels[bank], features[queries], k, temperature
+        )
+        assert accuracy == pytest.approx(np.mean(classes == labels[queries]))
+    values = list(found.values())
+    assert values == sorted(values, reverse=True)

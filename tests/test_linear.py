@@ -1,4 +1,4 @@
-"""Linear evaluation and the choice of labelled images, against numpy."""
+"""Linear evaluation, against numpy."""
 
 import devices
 import keras
@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpred.data.source import from_arrays
-from tf_dpred.data.views import view_pair
-from tf_dpred.evaluation import knn, labelled, linear
+from tf_dpred.evaluation import linear
 from tf_dpred.networks.normalization import BatchNormalization
 
 
@@ -156,128 +154,3 @@ def test_frozen_classifiers__leave_the_encoder_alone():
 
 def test_choose__smallest_rate_of_those_that_tie():
     assert linear.choose((0.4, 0.2, 0.1), (0.5, 0.7, 0.7)) == 2
-
-
-@pytest.mark.parametrize("fraction", [0.01, 0.1, 1.0])
-def test_balanced_subset__same_count_of_every_class(fraction):
-    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 200))
-    chosen = labelled.balanced_subset(labels, fraction, seed=3)
-    assert np.bincount(labels[chosen]).tolist() == [round(200 * fraction)] * 10
-    assert np.all(np.diff(chosen) > 0)
-    again = labelled.balanced_subset(labels, fraction, seed=3)
-    np.testing.assert_array_equal(chosen, again)
-    if fraction < 1:
-        other = labelled.balanced_subset(labels, fraction, seed=4)
-        assert set(other) != set(chosen)
-
-
-def test_balanced_subset__smaller_within_larger_and_never_empty():
-    labels = np.array([0] * 90 + [1] * 8 + [2] * 2)
-    small = labelled.balanced_subset(labels, 0.01, seed=0)
-    large = labelled.balanced_subset(labels, 0.3, seed=0)
-    assert np.bincount(labels[small]).tolist() == [1, 1, 1]
-    assert np.bincount(labels[large]).tolist() == [10, 8, 2]
-    assert set(small) <= set(large)
-
-
-def numbered_images(count):
-    """Images whose first pixel tells their index; their labels are the indices."""
-    images = np.zeros([count, 9, 9, 3], np.uint8)
-    images[:] = np.arange(count, dtype=np.uint8)[:, None, None, None]
-    return from_arrays(images, np.arange(count))
-
-
-def labels_in(source, seed=None):
-    return [int(e["label"]) for e in source.examples(seed)]
-
-
-def test_hold_out__disjoint_complete_and_the_same_in_any_order():
-    source = numbered_images(50)
-    kept, held = labelled.hold_out(source, 7, seed=0)
-    assert (kept.num_examples, held.num_examples) == (43, 7)
-    first = labels_in(held)
-    assert sorted(first + labels_in(kept)) == list(range(50))
-    assert sorted(labels_in(held, seed=5)) == sorted(first)
-    assert sorted(labels_in(labelled.hold_out(source, 7, seed=1)[1])) != sorted(first)
-
-
-def test_gather__keeps_images_and_labels_together():
-    few = labelled.gather(numbered_images(20), np.array([2, 3, 11]))
-    found = [(int(e["image"][0, 0, 0]), int(e["label"])) for e in few.examples(None)]
-    assert found == [(2, 2), (3, 3), (11, 11)]
-    assert sorted(labels_in(few, seed=1)) == [2, 3, 11]
-
-
-def test_training_batches__an_epoch_has_every_image_and_is_seeded():
-    source, pair = numbered_images(12), view_pair("cifar")
-
-    def epochs(seed):
-        batches = labelled.training_batches(source, pair, 8, 4, seed=seed).take(6)
-        return [(images.numpy(), labels.numpy()) for images, labels in batches]
-
-    found = epochs(0)
-    labels = np.concatenate([y for _, y in found])
-    assert sorted(labels[:12]) == sorted(labels[12:]) == list(range(12))
-    assert list(labels[:12]) != list(labels[12:])
-    for images, y in found:
-        assert images.shape == (4, 8, 8, 3)
-        np.testing.assert_array_equal(images[:, 0, 0, 0], y)
-    for a, b in zip(found, epochs(0), strict=True):
-        np.testing.assert_array_equal(a[0], b[0])
-    assert any((a[1] != b[1]).any() for a, b in zip(found, epochs(1), strict=True))
-
-
-def brute_force(bank, labels, queries, k, temperature, classes):
-    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (bank, queries)]
-    similarity = unit[1] @ unit[0].T
-    votes = np.zeros([len(queries), classes])
-    for row, query in enumerate(similarity):
-        for index in np.argsort(-query)[:k]:
-            votes[row, labels[index]] += np.exp(query[index] / temperature)
-    return votes.argmax(axis=1)
-
-
-@pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (5, 0.05), (30, 0.5)])
-def test_knn__blocks_equal_brute_force(k, temperature):
-    (bank, labels), (queries, _) = blobs(90, 4, 6, 2.0), blobs(37, 4, 6, 2.0, seed=1)
-    found = knn.predict(
-        bank,
-        labels,
-        queries,
-        k=k,
-        temperature=temperature,
-        num_classes=4,
-        query_block=10,
-        bank_block=17,
-    )
-    expected = brute_force(bank, labels, queries, k, temperature, 4)
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_knn_search__best_first_and_by_held_out_rows_only():
-    features, labels = blobs(120, 4, 6, 1.5)
-    found = knn.search((features, labels), 4, held_out=30, seed=0)
-    order = np.random.default_rng(0).permutation(120)
-    queries, bank = order[:30], order[30:]
-    for (k, temperature), accuracy in found.items():
-        assert k <= 90
-        classes = brute_force(
-            features[bank], labels[bank], features[queries], k, temperature, 4
-        )
-        assert accuracy == pytest.approx(np.mean(classes == labels[queries]))
-    values = list(found.values())
-    assert values == sorted(values, reverse=True)
-
-
-def test_knn__bad_bank():
-    with pytest.raises(ValueError, match="received 0 features"):
-        knn.nearest(np.zeros([0, 3]), np.zeros([1, 3]), 1)
-    with pytest.raises(ValueError, match="as many of each"):
-        knn.predict(
-            np.ones([2, 3]),
-            np.zeros(1),
-            np.ones([1, 3]),
-            k=1,
-            temperature=1.0,
-            num_classes=2,
-        )

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tf_dpred.config import RESNETS, NetworkConfig
-from tf_dpred.networks import encoder
+from tf_dpred.errors import Refused
+from tf_dpred.networks import backbones, encoder
 from tf_dpred.networks.encoder import Normalize
 from tf_dpred.networks.heads import projector
 from tf_dpred.networks.normalization import BatchNormalization
@@ -21,7 +22,9 @@ def parameters(model):
 
 
 def small_network(config=SMALL, size=16):
-    return encoder.network(encoder.backbone(config, size), config, MEAN, STD, "online")
+    return encoder.network(
+        backbones.backbone(config, size), config, MEAN, STD, "online"
+    )
 
 
 def photos(n=2, size=16):
@@ -252,7 +255,7 @@ def test_network__bfloat16_is_near_float32(policy):
 
 def test_backbone__keras_application():
     config = NetworkConfig(backbone="MobileNetV3Small")
-    model = encoder.backbone(config, 32)
+    model = backbones.backbone(config, 32)
     assert model.output_shape == (None, 576)
     assert not any("rescaling" in layer.name for layer in model.layers)
     network = encoder.network(model, config, MEAN, STD, "online")
@@ -279,7 +282,7 @@ def test_with_own_batch_norm__same_model():
     rng = np.random.default_rng(0)
     for layer in outer.layers[1:]:
         layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
-    copy = encoder.with_own_batch_norm(outer)
+    copy = backbones.with_own_batch_norm(outer)
     found = [
         layer
         for layer in copy._flatten_layers()
@@ -298,19 +301,19 @@ def test_with_own_batch_norm__same_model():
 )
 def test_backbone__unknown_name(name, close):
     message = rf"^--backbone: received '{name}', accepted: .*\(close: .*{close}.*\)\.$"
-    with pytest.raises(ValueError, match=message):
-        encoder.backbone(NetworkConfig(backbone=name), 32)
+    with pytest.raises(Refused, match=message):
+        backbones.backbone(NetworkConfig(backbone=name), 32)
 
 
 def test_backbone__unknown_name_like_nothing():
-    with pytest.raises(ValueError, match=r"keras\.applications\.$"):
-        encoder.backbone(NetworkConfig(backbone="zzzzzz"), 32)
+    with pytest.raises(Refused, match=r"keras\.applications\.$"):
+        backbones.backbone(NetworkConfig(backbone="zzzzzz"), 32)
 
 
 def test_backbone__image_size_too_small_for_the_application():
-    message = "--backbone=InceptionV3 cannot be built for --image_size=32: .*75"
-    with pytest.raises(ValueError, match=message):
-        encoder.backbone(NetworkConfig(backbone="InceptionV3"), 32)
+    message = "--image_size: received 32, accepted: what --backbone=InceptionV3 .*75"
+    with pytest.raises(Refused, match=message):
+        backbones.backbone(NetworkConfig(backbone="InceptionV3"), 32)
 
 
 def test_network__backbone_that_is_not_pooled():

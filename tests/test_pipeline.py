@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from tf_dpred.data import image_ops, pipeline, views
-from tf_dpred.data.datasets import from_arrays, open_source
+from tf_dpred.data.datasets import open_source
 from tf_dpred.data.preprocessing import Preprocessing
+from tf_dpred.data.source import from_arrays
 from tf_dpred.data.views import ViewPair, ViewSpec, view_pair
 
 PLAIN = ViewSpec(
@@ -207,11 +208,11 @@ def test_first_images__those_that_training_begins_with():
 @pytest.mark.parametrize("start", [0, 3, 300, 512])
 def test_draws__depend_on_the_place_alone(start):
     seed = tf.constant([1, 2])
-    whole = np.array(list(pipeline._draws(seed, tf.constant(0, tf.int64), 700)))
-    late = list(pipeline._draws(seed, tf.constant(start, tf.int64), 700))
+    whole = np.array(list(pipeline._draws(seed, tf.constant(0, tf.int64), 700, 2)))
+    late = list(pipeline._draws(seed, tf.constant(start, tf.int64), 700, 2))
     np.testing.assert_array_equal(late, whole[start:])
     assert len({row.tobytes() for row in whole}) == 700
-    other = next(iter(pipeline._draws(seed + 1, tf.constant(0, tf.int64), 1)))
+    other = next(iter(pipeline._draws(seed + 1, tf.constant(0, tf.int64), 1, 2)))
     assert (other.numpy() != whole[0]).all()
 
 
@@ -238,9 +239,8 @@ def test_training_views__skipped_examples_are_not_decoded(monkeypatch):
         return decode(image)
 
     monkeypatch.setattr(image_ops, "decode", spy)
-    stream = pipeline.training_views(
-        numbered(22), CLEAN, 4, 2, seed=0, start_step=9, num_parallel_calls=1
-    )
+    monkeypatch.setattr(pipeline, "PARALLEL_CALLS", 1)
+    stream = pipeline.training_views(numbered(22), CLEAN, 4, 2, seed=0, start_step=9)
     # What was decoded first is what was asked for first, not the 18 examples before.
     asked_for = list(itertools.chain(*indices(take(stream, 2))))
     assert decoded[:4] == asked_for
@@ -258,12 +258,16 @@ def test_training_views__skipped_files_are_not_read(tmp_path):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_training_views__unordered_holds_the_same_examples():
-    stream = pipeline.training_views(
-        numbered(12), CLEAN, 4, 4, seed=0, deterministic=False, num_parallel_calls=2
+def test_training_views__one_view_with_labels(source):
+    """The labels follow their images, and the order is that of pairs of views."""
+    spec = view_pair("cifar").first.without_colour()
+    batches = take(
+        pipeline.training_views(source, (spec,), 8, 5, seed=3, labels=True), 6
     )
-    seen = list(itertools.chain(*indices(take(stream, 3))))
-    assert len(seen) == 12
+    assert [(x.shape, y.shape) for x, y in batches] == [((5, 8, 8, 3), (5,))] * 6
+    order_seed, _ = pipeline._epoch_seeds(3, tf.constant(0, tf.int64))
+    expected = [int(e["label"]) for e in source.examples(order_seed[0]).take(20)]
+    assert np.concatenate([y for _, y in batches[:4]]).tolist() == expected
 
 
 def test_steps_per_epoch__floor():

@@ -33,8 +33,9 @@ from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import ViewPair
+from tf_dpred.evaluation import labelled
 from tf_dpred.model import DirectPred
-from tf_dpred.networks import encoder
+from tf_dpred.networks import backbones, encoder
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import make_predictor
 from tf_dpred.records.provenance import MAY_CHANGE
@@ -71,25 +72,15 @@ def training_source(config: Config, bad_images: BadImages | None = None) -> Sour
 
 
 def labelled_sources(
-    config: Config, bad_images: BadImages | None = None
+    config: Config, bad_images: BadImages
 ) -> tuple[Source, Source] | None:
-    """The kNN monitor's searched and classified images; None without labels."""
-    data, evaluation = config.data, config.evaluation
-    train, test = datasets.default_splits(data.dataset, data.data_dir)
-    train = evaluation.eval_train_split or train
-    test = evaluation.eval_test_split or test
-    if test is None:
-        return None
-    bank, queries = (
-        datasets.open_source(
-            data.dataset, split, data.data_dir, limit=limit, bad_images=bad_images
-        )
-        for split, limit in (
-            (train, evaluation.knn_train_size),
-            (test, evaluation.knn_test_size),
-        )
-    )
-    return (bank, queries) if bank.num_classes and queries.num_classes else None
+    """The kNN monitor's searched and classified images; None without labels.
+
+    Raises:
+      Refused: see `evaluation.labelled.open_splits`.
+    """
+    limits = (config.evaluation.knn_train_size, config.evaluation.knn_test_size)
+    return labelled.open_splits(config, bad_images, limits)
 
 
 def model(
@@ -136,10 +127,10 @@ def model(
 
 def _network(name: str, config: Config, backbone: Backbone | None) -> keras.Model:
     if backbone is None:
-        made = encoder.backbone(config.network, config.data.image_size)
+        made = backbones.backbone(config.network, config.data.image_size)
     else:
         given = backbone if isinstance(backbone, keras.Model) else backbone()
-        made = encoder.with_own_batch_norm(given)
+        made = backbones.with_own_batch_norm(given)
     images = Preprocessing.of_views(config.data.views)
     return encoder.network(made, config.network, images.mean, images.std, name)
 
@@ -185,10 +176,10 @@ def optimizer(
 
 
 def knn_monitor(
-    config: Config, labelled: tuple[Source, Source] | None
+    config: Config, sources: tuple[Source, Source] | None
 ) -> KNNMonitor | None:
     """The kNN monitor of (searched, classified) images; None where there are none."""
-    if labelled is None:
+    if sources is None:
         logging.info("no kNN monitor: there is no labelled test split")
         return None
     bank, test = (
@@ -198,9 +189,9 @@ def knn_monitor(
             config.data.image_size,
             EVALUATION_BATCH,
         )
-        for source in labelled
+        for source in sources
     )
-    num_classes = labelled[0].num_classes
+    num_classes = sources[0].num_classes
     assert num_classes is not None  # they are labelled
     return KNNMonitor(
         bank, test, num_classes, config.evaluation, config.training.epochs

@@ -16,7 +16,7 @@ from tf_dpred.data import pipeline
 from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import view_pair
-from tf_dpred.networks import encoder
+from tf_dpred.networks import backbones
 from tf_dpred.records import json_files, provenance
 from tf_dpred.records.lock import Lock
 from tf_dpred.records.workdir import Workdir
@@ -75,7 +75,7 @@ class Pretraining:
         """Images, model and callbacks."""
         config = self.config
         if backbone is None:
-            encoder.check_name(config.network.backbone)
+            backbones.check_name(config.network.backbone)
         self.pair = view_pair(config.data.views, config.data.view_strength)
         record = self.workdir.bad_images if self.place.is_chief else None
         self.bad_images = BadImages(config.data.max_bad_images, record)

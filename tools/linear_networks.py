@@ -4,8 +4,7 @@
 
 `DirectPred` with linear networks, the mse loss and SGD takes ordinary training steps on
 data whose X and X' are known; the matrices are compared with the solved flow at every
-step. Prints the largest deviation for three step sizes: it halves with the step. Needs
-SciPy: pip install "tf-dpred[theory]".
+step. Prints the largest deviation for three step sizes: it halves with the step.
 """
 
 from __future__ import annotations

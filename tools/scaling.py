@@ -150,17 +150,17 @@ def job_of(config: Config) -> Job:
     """Builds the networks of a configuration and looks at them.
 
     Raises:
-      ValueError: see `encoder.backbone`.
+      ValueError: see `backbones.backbone`.
     """
     from tf_dpred.data.preprocessing import Preprocessing
-    from tf_dpred.networks import encoder
+    from tf_dpred.networks import backbones, encoder
     from tf_dpred.predictors import ClosedForm, make_predictor
     from tf_dpred.system import devices
 
     devices.set_precision(config.training.precision)
     image_size, d = config.data.image_size, config.network.projector_dim
     preprocessing = Preprocessing.of_views(config.data.views)
-    backbone = encoder.backbone(config.network, image_size)
+    backbone = backbones.backbone(config.network, image_size)
     network = encoder.network(
         backbone, config.network, preprocessing.mean, preprocessing.std, "online"
     )

@@ -1,7 +1,8 @@
-"""Operations that may fail, in a graph: it has no `try`, but a data set may end empty.
+"""Operations that may fail, inside a graph.
 
-An attempt costs a quarter of a millisecond, most of it for setting up the function
-inside: it should be small, or serve for many elements.
+A graph has no `try`, but a data set inside of it can leave out elements that fail. An
+attempt costs a quarter of a millisecond, most of it to set up the function inside: the
+function should be small, or one attempt should serve many elements.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ def map_or(
 ) -> tuple[tf.Tensor, ...]:
     """`function` of each element; if it raises for any of them, `otherwise` of each.
 
-    What was computed before an error is computed again.
+    After an error all elements are computed again, by `otherwise`.
 
     Args:
       function, otherwise: of one element's parts, to tensors of the same static shapes.
@@ -41,7 +42,7 @@ def map_or(
 
     def one_by_one() -> tuple[tf.Tensor, ...]:
         one = tuple(tf.TensorSpec(spec.shape[1:], spec.dtype) for spec in specs)
-        # One by one for the memory as well: an image may be large.
+        # One at a time, since an image may need much memory.
         return tf.map_fn(
             lambda parts: otherwise(*parts),
             elements,

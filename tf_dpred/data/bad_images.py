@@ -20,9 +20,9 @@ class BadImages:
     """Remembers the files that could not be used; for any number of threads.
 
     Args:
-      most: files that may be bad; one more is an error.
-      record: a file that gets a line for each, path, tab and reason, if given; names
-        that are in it already are not repeated.
+      most: so many files may be bad; one more is an error.
+      record: a file to which a line is added for each: path, tab and reason. A line
+        that is there already is not repeated. None: no such file.
     """
 
     def __init__(self, most: int = 100, record: Path | None = None):
@@ -75,7 +75,7 @@ class BadImages:
         if self.record is None:
             return
         try:
-            # ASCII is all that some locales have.
+            # The encoding of some locales is ASCII.
             with self.record.open("a+", errors="backslashreplace") as file:
                 file.seek(0)
                 if line not in file.readlines():
@@ -86,7 +86,7 @@ class BadImages:
 
 @contextlib.contextmanager
 def named_errors() -> Iterator[None]:
-    """Raises what happened to an image file in place of TensorFlow's error about it.
+    """Turns TensorFlow's error about an image file into one that names the file.
 
     Raises:
       TooManyBadImages: was raised inside an input pipeline.

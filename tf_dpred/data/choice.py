@@ -1,8 +1,9 @@
 """Operations on batches in which each image goes its own way.
 
-Two ways to the same result. `branch` takes a batch of one image and runs what that one
-chose: best on a CPU, image after image. `select` runs every operation on all images and
-keeps what was chosen: best on an accelerator, where work is cheap and branches are not.
+There are two ways to the same result. `branch` takes a batch of one image and runs the
+operation that was chosen for it, which is best on a CPU. `select` runs every operation
+on all images and keeps the chosen results, which is best on an accelerator, where
+operations are cheap and branches are not.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ Choose = Callable[[tf.Tensor, Sequence[Operation], tf.Tensor], tf.Tensor]
 def branch(
     choice: tf.Tensor, operations: Sequence[Operation], images: tf.Tensor
 ) -> tf.Tensor:
-    """The chosen operation alone; for one image, B = 1."""
+    """Runs the chosen operation alone; for one image, B = 1."""
     tf.debugging.assert_equal(images.shape[0], 1)
     calls = [lambda operation=operation: operation(images) for operation in operations]
     return tf.ensure_shape(tf.switch_case(choice[0], calls), images.shape)
@@ -27,7 +28,7 @@ def branch(
 def select(
     choice: tf.Tensor, operations: Sequence[Operation], images: tf.Tensor
 ) -> tf.Tensor:
-    """All operations, and of each image the one that it chose."""
+    """Runs all operations and keeps the chosen one of each image."""
     result = images
     for index, operation in enumerate(operations):
         chosen = (choice == index)[:, tf.newaxis, tf.newaxis, tf.newaxis]
@@ -45,7 +46,7 @@ def sometimes(
     """Applies `operation` to the images whose `draw` is below `probability`.
 
     Args:
-      probability: 0 and 1 cost no choice.
+      probability: with 0 or 1 there is no choice to compute.
       draw: [B], uniform in [0, 1).
       operation, images, choose: see `Choose`.
     """

@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred.data import folder, tfds_images
+from tf_dpred.config import refuse
+from tf_dpred.data import folder, source, tfds_images
 from tf_dpred.data.bad_images import BadImages
-from tf_dpred.data.source import Source, from_arrays, subset
-
-__all__ = ["Source", "default_splits", "from_arrays", "open_source"]
+from tf_dpred.data.source import Source, subset
 
 DIGITS_SIDE = 32
 DIGITS_TEST = 360
@@ -23,6 +22,7 @@ def open_source(
     shuffle_buffer: int = 10_000,
     limit: int | None = None,
     bad_images: BadImages | None = None,
+    split_flag: str = "split",
 ) -> Source:
     """Opens one split of a data set; whatever is wrong with it is raised here.
 
@@ -38,9 +38,10 @@ def open_source(
       limit: use no more than this many examples. TFDS stores them in random order, so
         there they are the first ones; elsewhere a fixed random choice.
       bad_images: counts the files of a folder that cannot be used.
+      split_flag: name of the flag that gave `split`, to be blamed for a wrong one.
 
     Raises:
-      ValueError: in one line, what was received and what is accepted.
+      Refused: in one line, what was received and what is accepted.
     """
     if limit is not None and limit < 1:
         raise ValueError(
@@ -49,19 +50,21 @@ def open_source(
     if data_dir is not None and dataset != "digits":
         _check_exists(dataset, data_dir)
     if dataset == "digits":
-        return _open_digits("train" if split is None else split, limit)
+        return _open_digits("train" if split is None else split, limit, split_flag)
     if dataset == "folder":
         if bad_images is None:
             bad_images = BadImages()
-        return folder.open_folder(data_dir, split, limit, bad_images)
-    return tfds_images.open_tfds(dataset, split, data_dir, shuffle_buffer, limit)
+        return folder.open_folder(data_dir, split, limit, bad_images, split_flag)
+    return tfds_images.open_tfds(
+        dataset, split, data_dir, shuffle_buffer, limit, split_flag
+    )
 
 
 def default_splits(dataset: str, data_dir: str | None) -> tuple[str, str | None]:
     """Names of the training split and of the labelled test split, None without one.
 
     Raises:
-      ValueError: as `open_source`.
+      Refused: as `open_source`.
     """
     if dataset == "digits":
         return "train", "test"
@@ -75,25 +78,23 @@ def default_splits(dataset: str, data_dir: str | None) -> tuple[str, str | None]
 def _check_exists(dataset: str, data_dir: str) -> None:
     if "://" in data_dir:
         if dataset == "folder":
-            raise ValueError(
-                f"--data_dir: received {data_dir!r}, accepted: for --dataset=folder, a "
-                "directory of this machine's file system (a bucket can be mounted)."
+            refuse(
+                "data_dir",
+                data_dir,
+                "for --dataset=folder, a directory of this machine's file system (a "
+                "bucket can be mounted)",
             )
     elif not Path(data_dir).is_dir():
-        raise ValueError(
-            f"--data_dir: received {data_dir!r}, accepted: an existing directory."
-        )
+        refuse("data_dir", data_dir, "an existing directory")
 
 
-def _open_digits(split: str, limit: int | None) -> Source:
+def _open_digits(split: str, limit: int | None, split_flag: str) -> Source:
     """The digits (values 0..16) as uint8 [32, 32, 3], 1437 train and 360 test.
 
     The splits are stratified by class and always the same.
     """
     if split not in ("train", "test"):
-        raise ValueError(
-            f"--split: received {split!r}, accepted: train, test of digits."
-        )
+        refuse(split_flag, split, "train, test of digits")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -112,4 +113,4 @@ def _open_digits(split: str, limit: int | None) -> Source:
             images[chosen].reshape(-1, 8, 8, 1), [DIGITS_SIDE, DIGITS_SIDE], "bicubic"
         )
     pixels = np.rint(np.clip(large.numpy() * (255 / 16), 0, 255)).astype(np.uint8)
-    return from_arrays(pixels, labels[chosen], "digits", split=split)
+    return source.from_arrays(pixels, labels[chosen], "digits", split=split)

@@ -4,8 +4,9 @@
     data_dir/{train,val}/**/*.jpg              two splits, no labels
     data_dir/{train,val}/<class>/**/*.jpg      two splits, labelled (as ImageNet's)
 
-The test split is called val, validation or test. Without a `train`, or with an image
-outside of these, such names mean nothing and everything is one split. Files and
+The test split is called val, validation or test. If there is no `train`, or if an image
+lies outside of these directories, their names mean nothing and all images are one
+split. Files and
 directories whose name starts with a dot are skipped, and links to directories are not
 followed; a link to a file is read wherever it points.
 
@@ -23,12 +24,13 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tf_dpred.config import refuse
 from tf_dpred.data import image_files
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.image_files import EXTENSIONS
 from tf_dpred.data.source import Example, Source, indexed, subset
 
-# Images too, but of kinds that TensorFlow has no decoder for.
+# Kinds of images that TensorFlow has no decoder for.
 OTHER_KINDS = (".avif", ".heic", ".heif", ".jp2", ".jxl", ".raw", ".tif", ".tiff")
 TEST_SPLITS = ("val", "validation", "test")
 
@@ -38,25 +40,26 @@ def open_folder(
     split: str | None,
     limit: int | None,
     bad_images: BadImages,
+    split_flag: str,
 ) -> Source:
     """Lists the images of a split; they are read when they are needed.
 
     Raises:
-      ValueError: no directory, no image, an unknown split, or a class of the test
+      Refused: no directory, no image, an unknown split, or a class of the test
         split that the training split does not have.
     """
     splits = _splits(data_dir)
     if split is None:
         split = next(iter(splits))
     if split not in splits:
-        raise ValueError(
-            f"--split: received {split!r}, accepted: {', '.join(splits)} in {data_dir}."
-        )
+        refuse(split_flag, split, f"{', '.join(splits)} in {data_dir}")
     files = images(splits[split])
     if not files:
-        raise ValueError(
-            f"--data_dir: received {data_dir!r} with no images in {splits[split]}, "
-            f"accepted: at least one of {', '.join(EXTENSIONS)}."
+        refuse(
+            "data_dir",
+            data_dir,
+            f"at least one of {', '.join(EXTENSIONS)}",
+            detail=f" with no images in {splits[split]}",
         )
     left_out = other_kinds(splits[split])
     if left_out:
@@ -69,7 +72,7 @@ def open_folder(
     names = [files[i] for i in chosen]
     paths = [str(splits[split] / name) for name in names]
     with tf.device("CPU:0"):
-        # As bytes: a name need not be text.
+        # As bytes, since a name need not be valid text.
         known_paths = tf.constant([os.fsencode(path) for path in paths])
         known_labels = tf.constant(
             np.full(len(paths), -1) if labels is None else labels, tf.int64
@@ -85,8 +88,8 @@ def open_folder(
         image = image_files.decode_or_empty(image_files.read(example["file"]))
 
         def replaced() -> tuple[tf.Tensor, tf.Tensor]:
-            # Declared stateless: its result does not depend on what was asked before,
-            # and --deterministic would give up the parallel calls of a stateful one.
+            # Declared stateless, or --deterministic would not run it in parallel. Its
+            # result does not depend on earlier calls.
             index = tf.numpy_function(
                 usable, [example["index"]], tf.int64, stateful=False
             )
@@ -123,12 +126,10 @@ def default_splits(data_dir: str | None) -> tuple[str, str | None]:
 def _splits(data_dir: str | None) -> dict[str, Path]:
     """Split name -> directory, the training split first."""
     if data_dir is None:
-        raise ValueError(
-            "--data_dir: received None, accepted: a directory, for --dataset=folder."
-        )
+        refuse("data_dir", data_dir, "a directory, for --dataset=folder")
     root = Path(data_dir)
     names = [name for name in ("train", *TEST_SPLITS) if (root / name).is_dir()]
-    # A folder may happen to be called "test": no image is left out for that.
+    # A folder may be called "test" by chance; then no image may be left out.
     outside = [file for file in images(root) if Path(file).parts[0] not in names]
     if "train" not in names or outside:
         return {"train": root}
@@ -194,9 +195,11 @@ def _labels(
     classes = sorted(set(known))
     strange = sorted(set(names) - set(classes))
     if strange:
-        raise ValueError(
-            f"--data_dir: received the class {strange[0]!r} in {splits[split]}, "
-            f"accepted: the classes in {splits['train']}."
+        refuse(
+            "data_dir",
+            str(splits["train"].parent),
+            f"the classes in {splits['train']}",
+            detail=f" with the class {strange[0]!r} in {splits[split]}",
         )
     index = {name: label for label, name in enumerate(classes)}
     return np.array([index[name] for name in names]), len(classes)

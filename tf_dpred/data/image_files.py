@@ -1,14 +1,15 @@
-"""Image files as people have them: checked before they are decoded, and upright.
+"""Image files as people have them: checked before they are decoded, and turned upright.
 
-TensorFlow's decoders do the work. What they get wrong or do not survive is found here,
-in the header: pictures too large for the memory, palette BMP (its indices would be read
-as gray values), animated WebP (its decoder corrupts the heap), WebP with transparency
-(decoded only if asked for four channels) and the EXIF orientation of photographs (not
-applied). `decode` is a graph of stateless operations: the same function serves for
-training and inside an export. Only `read`, which shortens a GIF, calls Python.
+TensorFlow's decoders do the work. Files that they decode wrongly or crash on are found
+here by their header: pictures too large for the memory, palette BMP (its indices would
+be read as gray values), animated WebP (its decoder corrupts the heap), WebP with
+transparency (decoded only if asked for four channels) and the EXIF orientation of
+photographs (not applied). `decode` is a graph of stateless operations, so that the same
+function serves for training and inside an export. Only `read`, which shortens a GIF,
+calls Python.
 
-Transparency is dropped, the colour below it kept; 16 bits become 8; of an animated GIF
-the first frame is taken.
+Transparency is dropped and the colour below it kept. 16 bits become 8. The first frame
+of an animated GIF is taken.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def decode_or_empty(encoded: tf.Tensor) -> tf.Tensor:
-    """As `decode`, but uint8 [0, 0, 3] where that would raise; for input pipelines."""
+    """As `decode`, but returns uint8 [0, 0, 3] where that raises an error."""
     empty = tf.zeros([0, 0, 3], tf.uint8)
 
     def attempt(decoder: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
@@ -77,11 +78,11 @@ def read(path: tf.Tensor) -> tf.Tensor:
     content = tf.io.read_file(path)
 
     def shorten(gif: bytes | np.ndarray) -> bytes:
-        # Eagerly it comes as an array of no dimension.
+        # Outside of a graph it is an array without dimensions.
         return first_frame(np.asarray(gif, dtype=object).item())
 
     def shortened() -> tf.Tensor:
-        # Stateless: --deterministic would give up the parallel calls of a stateful one.
+        # Declared stateless, or --deterministic would not run it in parallel.
         short = tf.numpy_function(shorten, [content], tf.string, stateful=False)
         return tf.ensure_shape(short, [])
 
@@ -91,9 +92,10 @@ def read(path: tf.Tensor) -> tf.Tensor:
 def first_frame(gif: bytes) -> bytes:
     """A GIF file without the frames behind its first one.
 
-    TensorFlow's decoder unpacks them all, and makes room for a frame that is larger
-    than the screen in the header, which is what `decode` checks: it is made as large.
-    A file that is cut in its first frame stays as it is.
+    TensorFlow's decoder unpacks all frames. It also makes room for a frame that is
+    larger than the screen in the header, while `decode` checks the screen; therefore
+    the screen is set to the size of the frame, if that is larger.
+    A file that ends within its first frame is returned as it is.
     Source: GIF89a specification, 17 to 22.
     """
 
@@ -149,7 +151,7 @@ def _decoders(encoded: tf.Tensor, call: Callable[..., tf.Tensor]) -> tf.Tensor:
 
 
 def problem(path: str | Path) -> str | None:
-    """Why a file cannot be used, in words; None if it can. Decodes it."""
+    """Decodes a file: the reason, in words, why it cannot be used, or None."""
     try:
         with tf.device("CPU:0"):
             _decode_once(read(os.fsencode(path)))
@@ -184,7 +186,7 @@ def turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Undoes an EXIF orientation (1 to 8) of uint8 [H, W, 3]."""
 
     def transposed() -> tf.Tensor:
-        # Not tf.transpose: of integers, oneDNN makes an error line out of it.
+        # tf.transpose of integers makes oneDNN print an error.
         height, width = tf.unstack(tf.shape(image)[:2])
         places = tf.range(width)[:, None] + width * tf.range(height)
         return tf.gather(tf.reshape(image, [-1, 3]), places)
@@ -208,9 +210,9 @@ def _upright(image: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _complaint(encoded: tf.Tensor) -> tf.Tensor:
-    """What the header says against decoding; empty if nothing.
+    """Why the header forbids decoding, in words; empty if it does not.
 
-    Of a JPEG it says nothing: where its size lies takes a parser that may fail.
+    It is empty for every JPEG: to find its size takes a parser, which may fail.
     """
 
     def not_jpeg() -> tf.Tensor:
@@ -244,7 +246,7 @@ def _accepted(complaint: tf.Tensor) -> list[tf.Operation]:
 
 
 def _begins(encoded: tf.Tensor, text: bytes) -> tf.Tensor:
-    """As `_holds`, for what is asked of every file, without the cost of a header."""
+    """As `_holds` at 0, but cheaper: it needs no header. Every file is asked this."""
     return tf.equal(tf.strings.substr(encoded, 0, len(text)), text)
 
 
@@ -303,7 +305,7 @@ def _is_webp_with_alpha(header: tf.Tensor) -> tf.Tensor:
 
 
 def _size(header: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Height and width of anything but a JPEG."""
+    """Height and width of a file of any kind but JPEG."""
     low14 = (1 << 14) - 1
     lossless = _number(header, 21, 4)
     right = tf.bitwise.right_shift(lossless, 14)

@@ -1,4 +1,4 @@
-"""Decoding, cropping and resizing; all randomness of the views is drawn elsewhere."""
+"""Decoding, cropping and resizing; random numbers are arguments."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,8 @@ def sample_crops(
     Returns:
       int32 [n, 4]: top, left, height, width.
     """
-    # All n at once: of so few numbers only the count of the operations costs time.
+    # All n crops at once: with so few numbers, the time depends on how many operations
+    # there are, not on their size.
     smallest, largest = _columns(scales)
     narrowest, broadest = _columns(ratios)
     low, high = np.log(narrowest), np.log(broadest)
@@ -81,7 +82,7 @@ def crop_and_resize(
       uint8 [size, size, 3].
     """
     top, left, height, width = tf.unstack(box)
-    # Of integers, TensorFlow's kernels take 1.4 times as long for the same result.
+    # TensorFlow's kernels for integers take 1.4 times as long for the same result.
     crop = tf.cast(image[top : top + height, left : left + width], tf.float32)
     return to_uint8(tf.image.resize(crop, [size, size], method))
 
@@ -96,9 +97,9 @@ def center_box(height: tf.Tensor, width: tf.Tensor, fraction: float) -> tf.Tenso
 def decode(image: tf.Tensor) -> tf.Tensor:
     """Turns a data set's image into uint8 [H, W, 3]; of an animation, the first frame.
 
-    What is encoded is taken as it is, as others who use the data set do: neither turned
-    upright nor checked; `image_files.decode` is for files of people.
-    Decoded images (uint8 [H, W, 3] or [H, W, 1]) pass; one channel becomes three.
+    An encoded image is neither turned upright nor checked, so that it is the one that
+    others who use the data set see; `image_files.decode` is for people's own files.
+    A decoded image (uint8 [H, W, 3] or [H, W, 1]) stays; one channel becomes three.
     """
     if image.dtype == tf.string:
         image = tf.io.decode_image(image, channels=3, expand_animations=False)
@@ -109,5 +110,5 @@ def decode(image: tf.Tensor) -> tf.Tensor:
 
 
 def to_uint8(values: tf.Tensor) -> tf.Tensor:
-    """Rounds 0.0..255.0 to integers and clips others, to which bicubic overshoots."""
+    """Clips to 0.0..255.0, which bicubic interpolation leaves, and rounds."""
     return tf.cast(tf.clip_by_value(values, 0.0, 255.0) + 0.5, tf.uint8)

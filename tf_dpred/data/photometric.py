@@ -1,10 +1,10 @@
-"""Colour and blur: deterministic operations; what they are given is drawn elsewhere.
+"""Colour and blur: deterministic operations; `views` draws their random numbers.
 
 An image is three planes, shape [..., 3, H, W]: the values of one channel lie side by
 side, so that compilers turn an operation into one vectorised loop. Values are float32
 in [0, 1]; `to_planes`, `from_planes` and `mirror` take any. A factor is a scalar or one
-number per image (shape [...]). The operations do not clip: `jitter` does after each of
-its own (BYOL, arXiv 2006.07733, appendix B), and `on_integers` at the end.
+number per image (shape [...]). The operations do not clip. `jitter` clips after each of
+its four (BYOL, arXiv 2006.07733, appendix B), and `on_integers` clips at the end.
 """
 
 import itertools
@@ -135,17 +135,17 @@ def blend(image: tf.Tensor, anchor, factor) -> tf.Tensor:
     return anchor + (image - anchor) * _per_image(factor)
 
 
-def solarize(image: tf.Tensor, threshold: float = 0.5) -> tf.Tensor:
-    """Inverts the values at or above `threshold`."""
-    return tf.where(image < threshold, image, 1.0 - image)
+def solarize(image: tf.Tensor) -> tf.Tensor:
+    """Inverts the values from one half on."""
+    return tf.where(image < 0.5, image, 1.0 - image)
 
 
 def gaussian_blur(image: tf.Tensor, sigma, kernel_size: int) -> tf.Tensor:
     """Separable Gaussian blur with `kernel_size` taps (odd) and zeros outside.
 
-    Sums of shifted images, which take a different `sigma` (> 0, in pixels) for every
-    image, as a convolution does not. The taps are normalised before the border cuts
-    some of them off, so borders darken, as in BYOL.
+    The blur is a sum of shifted images, because every image has its own `sigma` (> 0,
+    in pixels), which a convolution cannot take. The taps are normalised before the
+    border cuts some of them off, so borders darken, as in BYOL.
     """
     radius = kernel_size // 2
     most = -(-radius // TAPS_AT_ONCE)
@@ -157,7 +157,7 @@ def gaussian_blur(image: tf.Tensor, sigma, kernel_size: int) -> tf.Tensor:
     scale = -0.5 / tf.square(sigma)
     weights = tf.exp(scale[..., tf.newaxis] * tf.square(offsets))
     weights = tf.where(offsets <= radius, weights, 0.0)
-    # All but the central one are there twice.
+    # Each weight but the central one is for two taps.
     weights /= 2.0 * tf.reduce_sum(weights, axis=-1, keepdims=True) - 1.0
 
     def weight(offset) -> tf.Tensor:
@@ -188,7 +188,7 @@ ORDERS = tuple(itertools.permutations(range(4)))
 
 
 def _factor(amount: tf.Tensor) -> tf.Tensor:
-    """A strength above 1 would turn the image into its negative."""
+    """1 + amount, at least 0: a negative factor would invert the image."""
     return tf.maximum(1.0 + amount, 0.0)
 
 
@@ -237,7 +237,7 @@ def jitter(
       choose: how an image gets its own operation, see `data.choice`.
     """
     operations = [
-        # Clipped in here, a choice is one loop over the image.
+        # It is clipped in here so that XLA makes one loop over the image of a choice.
         lambda images, operation=operation, amount=amount: tf.clip_by_value(
             operation(images, amount), 0.0, 1.0
         )
@@ -248,7 +248,7 @@ def jitter(
     def next_turn(turn: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return turn + 1, choose(turns[:, turn], operations, images)
 
-    # A loop in the graph: unrolled, it takes longer to trace and to compile.
+    # This is a loop in the graph because an unrolled one is slower to compile.
     _, images = tf.while_loop(
         lambda turn, _: turn < len(operations), next_turn, (0, images)
     )

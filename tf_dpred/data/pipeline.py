@@ -1,29 +1,34 @@
-"""From a source to batches: pairs of views for training, clean images otherwise.
+"""From a source to batches: random views for training, clean images otherwise.
 
 The training stream is a function of (seed, epoch, step) alone. It can therefore start
 at any step of any epoch and be equal, bit for bit, to the one that started at 0.
 """
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from tf_dpred.config import refuse
 from tf_dpred.data import attempts, views
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Example, Load, Source
-from tf_dpred.data.views import NUM_DRAWS, ViewPair
+from tf_dpred.data.views import NUM_DRAWS, ViewPair, ViewSpec
 
-# Images are prepared in chunks of at most so many pixels and images: many small ones at
-# once, where the cost is the number of operations, few large ones, where it is memory.
+# Images are prepared in chunks of at most so many pixels and images. Many small images
+# go together, since each operation costs time; few large ones, since they need memory.
 CHUNK_PIXELS = 16 * 224 * 224
 CHUNK_IMAGES = 128
-# A chunk with an image that cannot be used is prepared twice.
+# A chunk is prepared twice if one of its images cannot be used; so it is smaller.
 ATTEMPTED_IMAGES = 16
 
-# Batches that wait for the training step. Left to tf.data, their number grows, and the
-# memory with it, while the step has to wait for them, when more are of no use.
+# Batches that wait for the training step. tf.data would let their number grow, and the
+# memory with it, whenever the step waits for the input; but then more do not help.
 PREFETCHED = 4
+
+# Examples or chunks that are prepared at the same time.
+PARALLEL_CALLS = tf.data.AUTOTUNE
 
 # The random numbers of so many examples are drawn by one operation.
 DRAWN_AT_ONCE = 256
@@ -36,20 +41,21 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
     """Number of full batches in an epoch; the rest of its examples is left out.
 
     Raises:
-      ValueError: if there is no full batch.
+      Refused: there is no full batch.
     """
     steps = source.num_examples // batch_size
     if not steps:
-        raise ValueError(
-            f"--batch_size: received {batch_size}, accepted: 2 to "
-            f"{source.num_examples}, the images of {source.name} {source.split}."
+        refuse(
+            "batch_size",
+            batch_size,
+            f"2 to {source.num_examples}, the images of {source.name} {source.split}",
         )
     return steps
 
 
 def training_views(
     source: Source,
-    pair: ViewPair,
+    specs: Sequence[ViewSpec],
     image_size: int,
     batch_size: int,
     *,
@@ -60,23 +66,22 @@ def training_views(
     micro_batches: int = 1,
     replicas: int = 1,
     distorted: bool = True,
-    num_parallel_calls: int = tf.data.AUTOTUNE,
-    deterministic: bool = True,
+    labels: bool = False,
 ) -> tf.data.Dataset:
-    """Two views of each image, epoch after epoch, without end.
+    """Random views of each image, epoch after epoch, without end.
 
     Every epoch has its own order and leaves out the rest that fills no batch, so no
     example occurs twice in it.
 
     Args:
       source: the images.
-      pair: the recipe of the two views.
+      specs: of the n views of each image: a `ViewPair`, or one.
       image_size: side S of a view in pixels.
       batch_size: examples B in a batch.
       seed: of the order and of the views.
       start_epoch, start_step: where the stream begins, both from 0. What comes before
         is neither decoded nor augmented. `start_step` may exceed an epoch.
-      share: (w, n): only the w-th of n equal parts of each batch. The n processes of a
+      share: (w, m): only the w-th of m equal parts of each batch. The m processes of a
         run together prepare what one of them would.
       micro_batches, replicas: the batch is divided over so many replicas in order, and
         each divides its rows into so many micro-batches. With more than one of both,
@@ -84,15 +89,15 @@ def training_views(
         replicas, as it does on one.
       distorted: False leaves flip, colour and blur to `views_from_crops`, on the device
         that trains.
-      num_parallel_calls: examples or chunks prepared at the same time.
-      deterministic: False may be faster and gives up the order of the stream.
+      labels: True adds the labels to each batch.
 
     Returns:
-      (first, second) views, uint8 [B / n, S, S, 3] each; not distorted, they are
-      crops, and their draws follow, float32 [B / n, NUM_DRAWS] each.
+      The n views, uint8 [B / m, S, S, 3] each. Not distorted, they are crops, and their
+      n draws follow, float32 [B / m, NUM_DRAWS] each. The labels, int64 [B / m], come
+      last.
 
     Raises:
-      ValueError: if an epoch has no full batch.
+      Refused: an epoch has no full batch.
     """
     steps = steps_per_epoch(source, batch_size)
     part, parts = share
@@ -103,14 +108,15 @@ def training_views(
     grid = np.arange(own_size).reshape(micro_batches, replicas, piece)
     rows = grid.swapaxes(0, 1).reshape(-1)
     start_epoch, start_step = start_epoch + start_step // steps, start_step % steps
+    views_of_each = len(specs)
 
     def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
         order_seed, view_seed = _epoch_seeds(seed, epoch)
         begun = tf.where(epoch == start_epoch, start_step, 0)
         skip = tf.cast(begun * batch_size, tf.int64)
         examples = source.examples(order_seed[0], skip)
-        drawn = _draws(view_seed, skip, steps * batch_size)
-        # The shorter one, the draws, ends the epoch.
+        drawn = _draws(view_seed, skip, steps * batch_size, views_of_each)
+        # The draws are fewer than the examples and end the epoch.
         both = tf.data.Dataset.zip(examples, drawn)
         if parts > 1:
             share_size = micro_size // parts
@@ -121,24 +127,23 @@ def training_views(
         return both
 
     def crops(load: Load, example: Example, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        image, _ = load(example)
-        both = views.random_crops(image, (pair.first, pair.second), image_size, draws)
-        return (*both, *tf.unstack(draws))
+        image, label = load(example)
+        cropped = views.random_crops(image, specs, image_size, draws)
+        return (*cropped, *tf.unstack(draws), *([label] if labels else []))
 
-    def on_host(first, second, draws1, draws2) -> tuple[tf.Tensor, tf.Tensor]:
-        return (
-            views.distort_each(pair.first)(first, draws1),
-            views.distort_each(pair.second)(second, draws2),
+    def on_host(*parts: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        n = views_of_each
+        cropped, draws, rest = parts[:n], parts[n : 2 * n], parts[2 * n :]
+        made = (
+            views.distort_each(spec)(crop, drawn)
+            for spec, crop, drawn in zip(specs, cropped, draws, strict=True)
         )
-
-    parallel = {
-        "num_parallel_calls": num_parallel_calls,
-        "deterministic": deterministic,
-    }
+        return (*made, *rest)
 
     def divided(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return tuple(tf.gather(tensor, rows) for tensor in batch)
 
+    parallel = {"num_parallel_calls": PARALLEL_CALLS, "deterministic": True}
     epochs = tf.data.Dataset.range(start_epoch, tf.int64.max)
     batches = epochs.flat_map(_as_it_is(epoch_examples))
     most = CHUNK_IMAGES if source.attempt is None else ATTEMPTED_IMAGES
@@ -204,16 +209,16 @@ def views_from_crops(pair: ViewPair):
 
 
 def _epoch_seeds(seed: int, epoch: tf.Tensor) -> list[tf.Tensor]:
-    """Of the order and of the views."""
+    """Seeds of an epoch's order and of its views."""
     return tf.unstack(tf.random.split(tf.random.fold_in([seed, 0], epoch), 2))
 
 
-def _draws(seed: tf.Tensor, start: tf.Tensor, stop: int) -> tf.data.Dataset:
+def _draws(seed: tf.Tensor, start: tf.Tensor, stop: int, n: int) -> tf.data.Dataset:
     """The random numbers of the examples from `start` to `stop`, in order.
 
-    Each element, float32 [2, NUM_DRAWS] in [0, 1), depends on the seed and the place.
+    Each element, float32 [n, NUM_DRAWS] in [0, 1), depends on the seed and the place.
     """
-    shape = [DRAWN_AT_ONCE, 2, NUM_DRAWS]
+    shape = [DRAWN_AT_ONCE, n, NUM_DRAWS]
     first = start // DRAWN_AT_ONCE
     drawn = tf.data.Dataset.range(first, -(-stop // DRAWN_AT_ONCE)).map(
         lambda block: tf.random.stateless_uniform(shape, tf.random.fold_in(seed, block))
@@ -257,7 +262,7 @@ def chunk_size(batch_size: int, image_size: int, most: int) -> int:
 
 
 def _options() -> tf.data.Options:
-    """Parallel over examples, not inside their (small) operations."""
+    """Examples run in parallel, but each of their small operations on one thread."""
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1
     return options

@@ -1,4 +1,4 @@
-"""What every kind of data set offers, and the kinds that are addressed by index."""
+"""The interface of every kind of data set, and the kinds addressed by an index."""
 
 import hashlib
 from collections.abc import Callable
@@ -35,12 +35,13 @@ class Source:
         on. Elements are {"label": int64 scalar, -1 without labels} and what `load`
         needs: "image", a string scalar (encoded) or uint8 [H, W, 3], or "file", a path.
         A seed of None keeps the stored order; otherwise the order is a function of the
-        seed. Both may be int64 tensors, as inside `Dataset.flat_map`. Nothing that is
-        skipped is decoded.
+        seed. Both may be int64 tensors, as inside `Dataset.flat_map`. Skipped examples
+        are not decoded.
       load: example -> (uint8 [H, W, 3], label). An image that cannot be used is
         replaced by another one with its label where the source can do that.
-      attempt: as `load` to the bit, and faster, but raises where that replaces; None if
-        it never does. Training takes it first.
+      attempt: equal to `load` to the bit and faster, but it raises an error where
+        `load` replaces an image. Training tries it first. None if `load` never
+        replaces.
     """
 
     name: str

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
+from tf_dpred.config import refuse
 from tf_dpred.data.source import Seed, Source
 
 
@@ -17,19 +18,21 @@ def open_tfds(
     data_dir: str | None,
     shuffle_buffer: int,
     limit: int | None,
+    split_flag: str,
 ) -> Source:
     """Opens a split of a TFDS data set, preparing it first if it must be.
 
-    The shuffle is TFDS' of the files followed by a buffer of `shuffle_buffer` encoded
-    examples. With a `limit` it is the buffer alone, so that the choice stays fixed.
+    TFDS shuffles the files, and a buffer of `shuffle_buffer` encoded examples shuffles
+    what is read. With a `limit` there is the buffer alone, so that an epoch always
+    holds the same examples.
 
     Raises:
-      ValueError: unknown name or split, no images, or a preparation that failed.
+      Refused: unknown name or split, no images, or a preparation that failed.
     """
     builder = _prepared(dataset, data_dir)
     if split is None:
         split = _train_split(builder)
-    available = _num_examples(builder, split)
+    available = _num_examples(builder, split, split_flag)
     num_examples = available if limit is None else min(limit, available)
     labelled = "label" in builder.info.features
 
@@ -41,9 +44,9 @@ def open_tfds(
         return _read(builder, split, None).take(num_examples)
 
     def shuffled(seed: tf.Tensor) -> tf.data.Dataset:
-        # Dataset.shuffle mixes the global seed into its own (and fails on a tensor if
-        # that is 0). This sets it for the graph of this function only, so that the
-        # order does not depend on tf.random.set_seed.
+        # Dataset.shuffle mixes the global seed into its own, and fails on a tensor if
+        # the global one is 0. It is set here for the graph of this function only, so
+        # that the order does not depend on tf.random.set_seed.
         tf.compat.v1.set_random_seed(1)
         whole = num_examples == available
         files = _read(builder, split, seed) if whole else stored()
@@ -87,19 +90,19 @@ def _prepared(dataset: str, data_dir: str | None) -> Any:
     builder = _builder(dataset, data_dir)
     features = builder.info.features or {}
     if "image" not in features:
-        raise ValueError(
-            f"--dataset: received {dataset!r} of features {', '.join(features)}, "
-            "accepted: data sets with a feature 'image'."
-        )
+        detail = f" of features {', '.join(features)}"
+        refuse("dataset", dataset, "data sets with a feature 'image'", detail=detail)
     if not builder.is_prepared():
         logging.info("Preparing %s in %s (downloads it)", dataset, builder.data_dir)
         try:
             builder.download_and_prepare()
         except Exception as error:
-            raise ValueError(
-                f"--dataset: received {dataset!r}, accepted: one that is in "
-                f"{builder.data_dir} or that TFDS can prepare ({_first_line(error)})."
-            ) from error
+            refuse(
+                "dataset",
+                dataset,
+                f"one that is in {builder.data_dir} or that TFDS can prepare "
+                f"({_first_line(error)})",
+            )
     return builder
 
 
@@ -108,22 +111,22 @@ def _builder(dataset: str, data_dir: str | None) -> Any:
 
     name = dataset.split("/")[0].split(":")[0]
     known = tfds.list_builders(with_community_datasets=False)
-    # A prepared data set needs no code of its own.
+    # A data set that is prepared already can be read without its code.
     if name not in known and not (data_dir and tf.io.gfile.isdir(f"{data_dir}/{name}")):
         near = difflib.get_close_matches(name, ("digits", "folder", *known))
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
-        raise ValueError(
-            f"--dataset: received {dataset!r}{hint}, "
-            "accepted: digits, folder, or the name of a TFDS image data set."
+        refuse(
+            "dataset",
+            dataset,
+            "digits, folder, or the name of a TFDS image data set",
+            detail=hint,
         )
     with _quiet():
         try:
             return tfds.builder(dataset, data_dir=data_dir)
         except Exception as error:
-            raise ValueError(
-                f"--dataset: received {dataset!r}, accepted: a data set that TFDS can "
-                f"open ({_first_line(error)})."
-            ) from error
+            reason = _first_line(error)
+            refuse("dataset", dataset, f"a data set that TFDS can open ({reason})")
 
 
 def _read(builder: Any, split: str, seed: tf.Tensor | None) -> tf.data.Dataset:
@@ -150,19 +153,19 @@ def _train_split(builder: Any) -> str:
     return "train" if "train" in names else names[0]
 
 
-def _num_examples(builder: Any, split: str) -> int:
+def _num_examples(builder: Any, split: str, split_flag: str) -> int:
     try:
         count = builder.info.splits[split].num_examples
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"--split: received {split!r}, accepted: {', '.join(builder.info.splits)} "
-            f"of {builder.name}, and TFDS' slices and sums."
-        ) from error
-    if not count:
-        raise ValueError(
-            f"--split: received {split!r} of {builder.name}, which is empty, accepted: "
-            "one with examples."
+    except (KeyError, ValueError):
+        refuse(
+            split_flag,
+            split,
+            f"{', '.join(builder.info.splits)} of {builder.name}, and TFDS' slices "
+            "and sums",
         )
+    if not count:
+        detail = f" of {builder.name}, which is empty"
+        refuse(split_flag, split, "one with examples", detail=detail)
     return count
 
 

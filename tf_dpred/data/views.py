@@ -8,7 +8,7 @@ blur), of many crops of one size: by `distort_each` on the host's CPU, or by
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -29,7 +29,7 @@ class ViewSpec:
       crop_ratio: range of the crop's aspect (width / height), log-uniform.
       interpolation: "bicubic" or "bilinear".
       flip_probability: of a left-right flip.
-      jitter_probability: of the four jitter operations, all of them or none.
+      jitter_probability: that all four jitter operations are applied, else none.
       brightness, contrast, saturation, hue: half-widths of the jitter's ranges.
       jitter_style: "hsv" as in BYOL: brightness is added, contrast is about the mean
         of each channel, saturation is that of HSV. "blend" as in torchvision: the image
@@ -56,9 +56,18 @@ class ViewSpec:
     blur_kernel: int | float = 0.1
     solarize_probability: float = 0.0
 
+    def without_colour(self) -> "ViewSpec":
+        """Crops and flips alone, as for training with labels."""
+        return replace(
+            self,
+            jitter_probability=0.0,
+            grayscale_probability=0.0,
+            blur_probability=0.0,
+            solarize_probability=0.0,
+        )
 
-@dataclass(frozen=True)
-class ViewPair:
+
+class ViewPair(NamedTuple):
     """The distributions of a recipe's two views."""
 
     first: ViewSpec
@@ -142,7 +151,7 @@ def view_pair(name: str, strength: float = 1.0) -> ViewPair:
 
     Args:
       name: a key of `VIEWS`.
-      strength: factor on the jitter of "simclr", at least 0; 1 for the others.
+      strength: factor on the jitter of "simclr", at least 0; must be 1 for the others.
 
     Raises:
       Refused: unknown name, or a strength that the recipe does not have.
@@ -223,14 +232,15 @@ def distort(
       crops: uint8 [B, S, S, 3].
       draws: float32 [B, NUM_DRAWS], uniform in [0, 1); those of the crop are not used.
       spec: the view.
-      each: image after image, for a CPU, and of what takes long only what was drawn.
+      each: go image after image, as is best on a CPU, and compute only the slow
+        operations that were drawn for it.
 
     Returns:
       uint8 [B, S, S, 3].
     """
     drawn = _Drawn.of(draws)
-    # What costs no more than a copy of the images is computed for all of them, outside
-    # of the loop over them: inside it XLA vectorises neither that nor new layouts.
+    # Operations that cost no more than a copy run on all images at once, outside of the
+    # loop over them: XLA does not vectorise them, or changes of layout, inside a loop.
     planes = choice.sometimes(
         spec.flip_probability,
         drawn.flip,
@@ -249,7 +259,7 @@ def distort(
     else:
         planes = _jitter_and_blur(planes, draws, spec, choice.select)
     for probability, draw, operation in (
-        # Its place is before the blur, but the two commute.
+        # BYOL drops the colour before the blur; the two commute.
         (spec.grayscale_probability, drawn.gray, photometric.grayscale),
         (spec.solarize_probability, drawn.solarize, photometric.solarize),
     ):

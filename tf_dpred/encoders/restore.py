@@ -15,7 +15,8 @@ from absl import logging
 
 from tf_dpred.config import Config, NetworkConfig, refuse
 from tf_dpred.data.preprocessing import Preprocessing
-from tf_dpred.networks import encoder as networks
+from tf_dpred.networks import backbones
+from tf_dpred.networks.encoder import network
 from tf_dpred.records import checkpoints
 from tf_dpred.records.state import named
 
@@ -176,8 +177,8 @@ def _card(path: Path) -> dict[str, Any]:
 
 def _network(config: Config, name: str) -> keras.Model:
     preprocessing = Preprocessing.of_views(config.data.views)
-    backbone = networks.backbone(config.network, config.data.image_size)
-    return networks.network(
+    backbone = backbones.backbone(config.network, config.data.image_size)
+    return network(
         backbone, config.network, preprocessing.mean, preprocessing.std, name
     )
 

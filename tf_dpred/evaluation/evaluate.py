@@ -1,9 +1,9 @@
-"""One evaluation from settings to `result.json`: linear_eval, knn, finetune."""
+"""The modes linear_eval, knn and finetune: one evaluation, up to its `result.json`."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,55 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred import schedules
-from tf_dpred.config import Config, EvaluationConfig
+from tf_dpred.config import Config, EvaluationConfig, refuse
 from tf_dpred.data import pipeline
+from tf_dpred.data.bad_images import named_errors
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import view_pair
 from tf_dpred.encoders import restore
-from tf_dpred.evaluation import finetune, knn, labelled, linear
+from tf_dpred.encoders.restore import Encoder
+from tf_dpred.evaluation import finetune as tuning
+from tf_dpred.evaluation import knn as nearest
+from tf_dpred.evaluation import labelled, linear
 from tf_dpred.evaluation.features import FeatureExtractor
 from tf_dpred.records import results
 from tf_dpred.system import devices
 
 BATCH = 256
-# Held out of the training images to choose by, but never more than a tenth.
+# Training images that are held out to choose settings by; at most a tenth of all.
 HELD_OUT_RATE, HELD_OUT_KNN = 10_009, 10_000
+
+
+def linear_eval(config: Config, files: Sequence[str]) -> None:
+    """`--mode=linear_eval`: prints top-1 and top-5 of linear classifiers.
+
+    Args:
+      config: of `restore.evaluation_config`.
+      files: none; this mode takes no arguments but flags.
+
+    Raises:
+      Refused: see `Evaluation`.
+      OSError: the result could not be written; the log holds it.
+    """
+    _print("linear_eval", config, files)
+
+
+def knn(config: Config, files: Sequence[str]) -> None:
+    """`--mode=knn`: prints top-1 of the nearest neighbours; as `linear_eval`."""
+    _print("knn", config, files)
+
+
+def finetune(config: Config, files: Sequence[str]) -> None:
+    """`--mode=finetune`: prints top-1 and top-5 on few labels; as `linear_eval`."""
+    _print("finetune", config, files)
+
+
+def _print(mode: str, config: Config, files: Sequence[str]) -> None:
+    if files:
+        refuse("mode", mode, "flags alone", detail=f" with {' '.join(files)}")
+    rows = _rows(Evaluation(config).run(mode))
+    header = ("start" if mode == "finetune" else "encoder", "top-1", "top-5", "chosen")
+    print(results.table(header, rows))
 
 
 class Evaluation:
@@ -34,7 +70,8 @@ class Evaluation:
       config: of `restore.evaluation_config`.
 
     Raises:
-      ValueError: a setting, encoder, data set or device that does not do.
+      Refused: there is no such encoder, data set, split or label.
+      ValueError: the devices are not there.
     """
 
     def __init__(self, config: Config):
@@ -44,13 +81,13 @@ class Evaluation:
         self.encoder = restore.open_encoder(config)
         trained = self.encoder.config.data
         self.pair = view_pair(trained.views, trained.view_strength)
-        self.train, self.test = labelled.open_splits(config)
+        self.train, self.test = labelled.require_splits(config)
         train, test = self.train.num_classes, self.test.num_classes
-        assert train is not None and test is not None  # `open_splits` saw to it
+        assert train is not None and test is not None  # `require_splits` saw to it
         self.num_classes = max(train, test)
 
     def run(self, mode: str, *, reuse: bool = False) -> dict[str, Any]:
-        """Computes and writes one result.
+        """Computes one result, logs it, and writes it.
 
         Args:
           mode: `linear_eval`, `knn` or `finetune`.
@@ -59,18 +96,33 @@ class Evaluation:
 
         Returns:
           What `result.json` holds.
+
+        Raises:
+          Refused: settings that do not fit the images.
+          errors.RunFailed: images cannot be used.
+          OSError: the result could not be written.
         """
         identity = self._identity(mode)
         workdir = Path(self.config.training.workdir)
         if reuse and (stored := results.find(workdir, identity)):
             return stored
-        compute = {"knn": self._knn, "finetune": self._finetune}.get(mode)
-        if compute is None:
-            features = identity["protocol"] == "features"
-            compute = self._linear_features if features else self._linear_imagenet
-        result = {**identity, **compute(), "versions": devices.versions()}
+        with named_errors():
+            found = self._compute(mode)
+        result = {**identity, **found, "versions": devices.versions()}
+        for start, top1, top5, chosen in _rows(result):
+            logging.info("%s: top-1 %s, top-5 %s (%s)", start, top1, top5, chosen)
         logging.info("wrote %s", results.write(workdir, result))
         return result
+
+    def _compute(self, mode: str) -> dict[str, Any]:
+        """The numbers of one result, and how they were found."""
+        if mode == "knn":
+            return self._knn()
+        if mode == "finetune":
+            return self._finetune()
+        if self.config.evaluation.protocol == "features":
+            return self._linear_features()
+        return self._linear_imagenet()
 
     def _identity(self, mode: str) -> dict[str, Any]:
         """All that decides a result."""
@@ -105,39 +157,15 @@ class Evaluation:
         return {**options, **found}
 
     def _linear_imagenet(self) -> dict[str, Any]:
-        evaluation = self.config.evaluation
-        train, held = self.train, None
-        rates = linear.RATES
-        if evaluation.eval_lr is not None:
-            rates = (evaluation.eval_lr,)
+        rate = self.config.evaluation.eval_lr
+        rates, train, held = linear.RATES, self.train, None
+        if rate is not None:
+            rates = (rate,)
         else:
             count = max(1, min(HELD_OUT_RATE, self.train.num_examples // 10))
             train, held = labelled.hold_out(self.train, count, self.seed)
         options = self._options(linear.IMAGENET, train)
-        epochs, batch_size = options["epochs"], options["batch_size"]
-        steps = pipeline.steps_per_epoch(train, batch_size)
-        with self.strategy.scope():
-            model = linear.frozen_classifiers(
-                self.encoder.copy(),
-                self.num_classes,
-                [schedules.peak_learning_rate(rate, batch_size) for rate in rates],
-                epochs * steps,
-            )
-        model.fit(
-            labelled.training_batches(
-                train,
-                self.pair,
-                self.encoder.image_size,
-                batch_size,
-                seed=self.seed,
-            ),
-            epochs=epochs,
-            steps_per_epoch=steps,
-            callbacks=[log_epochs("linear evaluation", epochs)],
-            shuffle=False,  # the batches are
-            verbose=0,
-        )
-        predict = linear.inference(model)
+        predict = linear.inference(self._fit_classifiers(train, rates, **options))
         best, chosen_on = 0, {}
         if held is not None:
             found = linear.accuracies(predict, self._images(held))[:, 0].tolist()
@@ -156,12 +184,39 @@ class Evaluation:
             "top5": float(top5),
         }
 
+    def _fit_classifiers(
+        self, train: Source, rates: Sequence[float], *, epochs: int, batch_size: int
+    ) -> keras.Model:
+        """One linear classifier for each learning rate, over the frozen encoder."""
+        steps = pipeline.steps_per_epoch(train, batch_size)
+        with self.strategy.scope():
+            model = linear.frozen_classifiers(
+                self.encoder.copy(),
+                self.num_classes,
+                [schedules.peak_learning_rate(rate, batch_size) for rate in rates],
+                epochs * steps,
+            )
+        size = self.encoder.image_size
+        model.fit(
+            labelled.training_batches(
+                train, self.pair, size, batch_size, seed=self.seed
+            ),
+            epochs=epochs,
+            steps_per_epoch=steps,
+            callbacks=[log_epochs("linear evaluation", epochs)],
+            shuffle=False,  # the batches are
+            verbose=0,
+        )
+        return model
+
     def _knn(self) -> dict[str, Any]:
         train, test = self._features
         held_out = max(1, min(HELD_OUT_KNN, len(train[1]) // 10))
-        grid = knn.search(train, self.num_classes, held_out=held_out, seed=self.seed)
+        grid = nearest.search(
+            train, self.num_classes, held_out=held_out, seed=self.seed
+        )
         (k, temperature), best = next(iter(grid.items()))
-        top1 = knn.accuracy(
+        top1 = nearest.accuracy(
             train, test, k=k, temperature=temperature, num_classes=self.num_classes
         )
         return {
@@ -174,36 +229,39 @@ class Evaluation:
         }
 
     def _finetune(self) -> dict[str, Any]:
-        evaluation = self.config.evaluation
-        chosen = labelled.balanced_subset(
-            labelled.labels_of(self.train), evaluation.label_fraction, self.seed
+        fraction = self.config.evaluation.label_fraction
+        labels = labelled.labels_of(self.train)
+        few = labelled.gather(
+            self.train, labelled.balanced_subset(labels, fraction, self.seed)
         )
-        few = labelled.gather(self.train, chosen)
-        defaults = {"epochs": finetune.EPOCHS, "batch_size": finetune.BATCH_SIZE}
+        defaults = {"epochs": tuning.EPOCHS, "batch_size": tuning.BATCH_SIZE}
         options = self._options(defaults, few)
         scratch = restore.untrained(self.encoder.config)
-        pair, fit = self.pair, {"seed": self.seed, **options}
-        rows = {}
-        for encoder in (self.encoder, scratch):
-            with self.strategy.scope():
-                rate = evaluation.eval_lr or finetune.choose_rate(
-                    encoder.copy, few, pair, encoder.preprocessing, **fit
-                )
-                model = finetune.train(encoder.copy(), few, pair, rate=rate, **fit)
-            top1, top5 = finetune.accuracy(model, self._images(self.test))
-            name = "from_scratch" if encoder is scratch else "finetuned"
-            rows[name] = {"learning_rate": rate, "top1": top1, "top5": top5}
-            logging.info("%s: top-1 %.4f at learning rate %g", name, top1, rate)
         return {
-            "label_fraction": evaluation.label_fraction,
+            "label_fraction": fraction,
             "labelled_images": few.num_examples,
             **options,
-            **rows,
+            "finetuned": self._finetune_from(self.encoder, few, **options),
+            "from_scratch": self._finetune_from(scratch, few, **options),
         }
+
+    def _finetune_from(
+        self, encoder: Encoder, few: Source, **options: int
+    ) -> dict[str, float]:
+        """Top-1 and top-5 of training that starts with an encoder's weights."""
+        fit = {"seed": self.seed, **options}
+        with self.strategy.scope():
+            rate = self.config.evaluation.eval_lr or tuning.choose_rate(
+                encoder.copy, few, self.pair, encoder.preprocessing, **fit
+            )
+            model = tuning.train(encoder.copy(), few, self.pair, rate=rate, **fit)
+        top1, top5 = tuning.accuracy(model, self._images(self.test))
+        logging.info("from %s: top-1 %.4f at rate %g", encoder.which, top1, rate)
+        return {"learning_rate": rate, "top1": top1, "top5": top5}
 
     @functools.cached_property
     def _features(self):
-        """Of clean training and test images."""
+        """Features and labels of clean training and test images."""
         extract = FeatureExtractor(self.encoder.network)
         return extract(self._images(self.train)), extract(self._images(self.test))
 
@@ -225,30 +283,47 @@ class Evaluation:
                 most = min(batch_size, source.num_examples)
                 batch_size = most - most % replicas
             if batch_size % replicas or not 0 < batch_size <= source.num_examples:
-                raise ValueError(
-                    f"--eval_batch_size: received {batch_size}, accepted: a multiple "
-                    f"of {replicas}, the replicas, up to the {source.num_examples} "
-                    "labelled images."
+                refuse(
+                    "eval_batch_size",
+                    batch_size,
+                    f"a multiple of {replicas}, the replicas, up to the "
+                    f"{source.num_examples} labelled images",
                 )
         return {"epochs": epochs, "batch_size": batch_size}
 
 
 def _asked(evaluation: EvaluationConfig) -> dict[str, Any]:
-    """What was asked for in place of the protocol's or the chosen values."""
+    """Settings of the command line that replace those of the protocol."""
     names = ("eval_epochs", "eval_batch_size", "eval_lr")
     return {name: getattr(evaluation, name) for name in names}
 
 
+def _rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Start, top-1, top-5 and what was chosen, of each training or classifier."""
+    encoder = f"{result['encoder']}, step {result['step']}"
+    if result["mode"] == "finetune":
+        starts = {encoder: result["finetuned"], "from scratch": result["from_scratch"]}
+    else:
+        starts = {encoder: result}
+    rows = []
+    for start, found in starts.items():
+        top5 = f"{found['top5']:.4f}" if "top5" in found else "-"
+        chosen = (
+            f"k={found['k']}, T={found['temperature']:g}"
+            if "k" in found
+            else f"rate {found['learning_rate']:g}"
+        )
+        rows.append((start, f"{found['top1']:.4f}", top5, chosen))
+    return rows
+
+
 def setup(config: Config) -> tf.distribute.Strategy:
-    """Seed, float32 and devices, whatever the precision of the pre-training was."""
-    training = dataclasses.replace(config.training, precision="float32")
-    keras.utils.set_random_seed(training.seed)
-    devices.set_precision(training.precision)
-    if training.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    if training.logical_cpus > 1:
-        devices.split_cpu(training.logical_cpus)
-    return devices.make_strategy(training)
+    """Prepares the process to use an encoder: as for training, but in float32.
+
+    Raises:
+      ValueError: see `devices.start`.
+    """
+    return devices.start(config.training, "float32")
 
 
 def log_epochs(what: str, epochs: int) -> keras.callbacks.Callback:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 class FeatureExtractor:
-    """Runs a network's inference mode over data sets; traces once.
+    """Runs a network in inference mode over data sets; it is traced once.
 
     Args:
       network: images [n, h, w, 3] in [0, 255] -> representation [n, r], alone or as

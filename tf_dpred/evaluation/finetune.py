@@ -1,4 +1,4 @@
-"""Training the whole encoder on few labels, beside the same from scratch."""
+"""Training the whole encoder on few labels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred import schedules
+from tf_dpred.config import refuse
 from tf_dpred.data import pipeline
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
@@ -21,7 +22,7 @@ HELD_OUT = 0.2
 
 
 def classifier(encoder: keras.Model, num_classes: int) -> keras.Model:
-    """Images -> logits [n, num_classes]; everything is trained.
+    """A new layer on an encoder: images -> logits [n, num_classes].
 
     Args:
       encoder: images -> representation [n, r].
@@ -104,17 +105,19 @@ def choose_rate(
       **options: of `train`.
 
     Raises:
-      ValueError: a class with a single image.
+      Refused: a class with a single image.
     """
     labels = labelled.labels_of(source)
     chosen = labelled.balanced_subset(labels, HELD_OUT, options["seed"])
     rest = np.setdiff1d(np.arange(len(labels)), chosen)
     if len(np.unique(labels[rest])) < len(np.unique(labels)):
-        raise ValueError(
-            f"--eval_lr: received None with {len(labels)} labelled images of "
-            f"{len(np.unique(labels))} classes, accepted: a number, or a larger "
-            "--label_fraction; to choose a rate, some images of each class are held "
-            "out."
+        refuse(
+            "eval_lr",
+            None,
+            "a number, or a larger --label_fraction; to choose a rate, some images of "
+            "each class are held out",
+            detail=f" with {len(labels)} labelled images of "
+            f"{len(np.unique(labels))} classes",
         )
     kept, held = labelled.gather(source, rest), labelled.gather(source, chosen)
     options["batch_size"] = min(options["batch_size"], kept.num_examples)

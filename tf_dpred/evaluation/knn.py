@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+# Rows of one product of queries and bank, which bound the memory.
+QUERY_BLOCK, BANK_BLOCK = 512, 65_536
 # What `search` chooses from.
 KS = (1, 5, 10, 20, 50, 100, 200)
 TEMPERATURES = (0.02, 0.05, 0.1, 0.2, 0.5)
@@ -18,13 +20,11 @@ def predict(
     k: int,
     temperature: float,
     num_classes: int,
-    query_block: int = 512,
-    bank_block: int = 65_536,
 ) -> np.ndarray:
     """Classes by the weighted vote of the k nearest (Wu et al., arXiv 1805.01978).
 
-    Cosine similarity c; a neighbour votes with exp(c / T). Memory is bounded by the
-    blocks: at most query_block x bank_block similarities exist at a time.
+    A neighbour of cosine similarity c votes with exp(c / T). At most `QUERY_BLOCK` x
+    `BANK_BLOCK` similarities exist at a time.
 
     Args:
       bank: [N, r] features that are searched.
@@ -33,7 +33,6 @@ def predict(
       k: neighbours, at least 1; N where it is larger.
       temperature: T, above 0.
       num_classes: at least 1.
-      query_block, bank_block: rows of one product.
 
     Returns:
       [Q] int64 classes; the smallest of those that tie.
@@ -50,25 +49,18 @@ def predict(
         raise ValueError(
             f"Invalid temperature: received {temperature}, accepted: above 0."
         )
-    similarity, index = nearest(
-        bank, queries, k, query_block=query_block, bank_block=bank_block
-    )
+    similarity, index = nearest(bank, queries, k)
     labels = np.asarray(bank_labels)[index]
     return _vote(similarity, labels, temperature, num_classes)
 
 
 def nearest(
-    bank: np.ndarray,
-    queries: np.ndarray,
-    k: int,
-    *,
-    query_block: int = 512,
-    bank_block: int = 65_536,
+    bank: np.ndarray, queries: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k rows of the bank that are most similar to each query, best first.
 
     Args:
-      bank, queries, query_block, bank_block: as in `predict`.
+      bank, queries: as in `predict`.
       k: at least 1; N where it is larger.
 
     Returns:
@@ -83,8 +75,8 @@ def nearest(
         raise ValueError(f"Invalid k: received {k}, accepted: at least 1.")
     bank, queries = _unit_rows(bank), _unit_rows(queries)
     found = [
-        _nearest_of_block(queries[start : start + query_block], bank, k, bank_block)
-        for start in range(0, len(queries), query_block)
+        _nearest_of_block(queries[start : start + QUERY_BLOCK], bank, k)
+        for start in range(0, len(queries), QUERY_BLOCK)
     ]
     similarity, index = zip(*found, strict=True)
     return np.concatenate(similarity), np.concatenate(index)
@@ -150,8 +142,8 @@ def _unit_rows(x: np.ndarray) -> np.ndarray:
 
 def _vote(similarity, labels, temperature, num_classes) -> np.ndarray:
     """[Q] classes from the similarities and labels [Q, k] of neighbours, best first."""
-    # exp(c/T) up to a factor that a query's neighbours share: the best weighs 1, so
-    # that not all weights can be too small for a float.
+    # exp(c/T) up to a factor that a query's neighbours share. The best one weighs 1, so
+    # at least one weight is not too small for a float.
     weights = np.exp((similarity - similarity[:, :1]) / temperature)
     votes = tf.math.bincount(
         tf.cast(labels, tf.int32), weights=weights, minlength=num_classes, axis=-1
@@ -159,13 +151,13 @@ def _vote(similarity, labels, temperature, num_classes) -> np.ndarray:
     return tf.argmax(votes, axis=1).numpy()
 
 
-def _nearest_of_block(queries, bank, k, bank_block):
-    """Similarities and rows, [q, min(k, N)], of the nearest over all blocks."""
+def _nearest_of_block(queries, bank, k):
+    """Similarities and rows, [q, min(k, N)], of the nearest in the whole bank."""
     best = tf.zeros([len(queries), 0], tf.float32)
     best_row = tf.zeros([len(queries), 0], tf.int64)
-    for start in range(0, len(bank), bank_block):
+    for start in range(0, len(bank), BANK_BLOCK):
         products = tf.linalg.matmul(
-            queries, bank[start : start + bank_block], transpose_b=True
+            queries, bank[start : start + BANK_BLOCK], transpose_b=True
         )
         rows = np.arange(start, start + products.shape[1])
         similarity = tf.concat([best, products], axis=1)

@@ -8,41 +8,67 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpred.config import Config, refuse
-from tf_dpred.data import datasets, pipeline, views
+from tf_dpred.data import datasets, pipeline
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.source import Example, Source, indexed
 from tf_dpred.data.views import ViewPair
 
 
-def open_splits(config: Config) -> tuple[Source, Source]:
-    """The labelled training and test split of a config.
+def open_splits(
+    config: Config,
+    bad_images: BadImages,
+    limits: tuple[int | None, int | None] = (None, None),
+) -> tuple[Source, Source] | None:
+    """The labelled training and test split of a config; None where there are none.
+
+    Args:
+      config: of the data set, and of its splits where the data set's own ones are not
+        meant (`eval_train_split`, `eval_test_split`).
+      bad_images: counts the files of a folder that cannot be used.
+      limits: at most so many training and test images; None: all.
 
     Raises:
-      ValueError: there is no such split, or it has no labels.
+      Refused: there is no such data set or split.
     """
     data, evaluation = config.data, config.evaluation
     train, test = datasets.default_splits(data.dataset, data.data_dir)
-    train = evaluation.eval_train_split or train
     test = evaluation.eval_test_split or test
     if test is None:
-        refuse("dataset", data.dataset, "a data set with a labelled test split")
-    opened = []
-    bad_images = BadImages(data.max_bad_images)
-    for flag, split in (("eval_train_split", train), ("eval_test_split", test)):
-        try:
-            source = datasets.open_source(
-                data.dataset,
-                split,
-                data.data_dir,
-                shuffle_buffer=data.shuffle_buffer,
-                bad_images=bad_images,
-            )
-        except ValueError as error:
-            raise ValueError(str(error).replace("--split", f"--{flag}")) from error
-        if not source.num_classes:
-            refuse(flag, split, f"a split of {data.dataset} with labels")
-        opened.append(source)
-    return opened[0], opened[1]
+        return None
+
+    def opened(flag: str, split: str, limit: int | None) -> Source:
+        return datasets.open_source(
+            data.dataset,
+            split,
+            data.data_dir,
+            shuffle_buffer=data.shuffle_buffer,
+            limit=limit,
+            bad_images=bad_images,
+            split_flag=flag,
+        )
+
+    both = (
+        opened("eval_train_split", evaluation.eval_train_split or train, limits[0]),
+        opened("eval_test_split", test, limits[1]),
+    )
+    return both if all(source.num_classes for source in both) else None
+
+
+def require_splits(config: Config) -> tuple[Source, Source]:
+    """As `open_splits`, of all images; for evaluations, which need labels.
+
+    Raises:
+      Refused: also if there are no labels.
+    """
+    found = open_splits(config, BadImages(config.data.max_bad_images))
+    if found is None:
+        refuse(
+            "dataset",
+            config.data.dataset,
+            "a data set with a labelled training and a labelled test split "
+            "(--eval_train_split, --eval_test_split)",
+        )
+    return found
 
 
 def labels_of(source: Source) -> np.ndarray:
@@ -107,9 +133,9 @@ def gather(source: Source, indices: np.ndarray) -> Source:
 def hold_out(source: Source, count: int, seed: int) -> tuple[Source, Source]:
     """Splits off `count` random examples.
 
-    Which ones is decided by a hash of the encoded image: the same in any order of
-    reading, for data that is only ever streamed, and copies of one image land on the
-    same side. Reads the source once.
+    A hash of the encoded image decides which ones. So they are the same in any order of
+    reading, also for data that can only be streamed, and copies of one image are on the
+    same side. The source is read once.
 
     Args:
       source: with more than `count` examples.
@@ -152,45 +178,20 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Randomly cropped and flipped images with labels, epoch after epoch, endless.
 
-    Crop and flip are those of the recipe's first view (8-100 % of the area; no flip
-    where a mirror image is another class); no colour is changed.
+    The stream of the pre-training with the first view of the recipe, whose colours are
+    left alone; nothing is flipped where a mirror image is another class.
 
     Args:
       source: labelled images.
       pair: the recipe that the encoder was trained with.
       image_size: side S in pixels.
       batch_size: B; the rest of an epoch that fills no batch is left out.
-      seed: of order and crops.
+      seed: of the order, the crops and the flips.
 
     Returns:
       (uint8 [B, S, S, 3], int64 [B]).
     """
-    length = pipeline.steps_per_epoch(source, batch_size) * batch_size
-    spec = pair.first
-
-    def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
-        order_seed, crop_seed = tf.unstack(
-            tf.random.split(tf.random.fold_in([seed, 1], epoch), 2)
-        )
-        examples = source.examples(order_seed[0])
-        positions = tf.data.Dataset.range(length)
-        return tf.data.Dataset.zip(examples, positions).map(
-            lambda example, position: (example, tf.random.fold_in(crop_seed, position))
-        )
-
-    def prepare(example, seed):
-        seeds = tf.random.split(seed, 2)
-        image, label = source.load(example)
-        draws = tf.random.stateless_uniform([1, views.NUM_DRAWS], seeds[0])
-        [crop] = views.random_crops(image, [spec], image_size, draws)
-        if spec.flip_probability:
-            crop = tf.image.stateless_random_flip_left_right(crop, seeds[1])
-        return crop, label
-
-    return (
-        tf.data.Dataset.range(tf.int64.max)
-        .flat_map(tf.autograph.experimental.do_not_convert(epoch_examples))
-        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(batch_size, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
+    specs = (pair.first.without_colour(),)
+    return pipeline.training_views(
+        source, specs, image_size, batch_size, seed=seed, labels=True
     )

@@ -1,9 +1,9 @@
 """Linear classification of frozen features, by the two protocols of the field.
 
-`features`: features of clean images, extracted once; logistic regression (the
-DirectPred authors' probe for small images). `imagenet`: random crops, so every epoch
-runs the frozen encoder again; the learning rate is chosen on held-out training images
-(BYOL, arXiv 2006.07733, appendix C).
+`features` is logistic regression on features of clean images, which are extracted once
+(the DirectPred authors' probe for small images). `imagenet` trains on random crops, so
+that every epoch runs the frozen encoder again, and chooses the learning rate on
+held-out training images (BYOL, arXiv 2006.07733, appendix C).
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def accuracies(
       dataset: batches of (images, labels [n]).
 
     Returns:
-      [heads, 2]. With fewer than 5 classes the second is that of all of them: 1.
+      [heads, 2]. With at most 5 classes the second is 1.
     """
     correct: Any = 0  # then [heads, 2]
     seen = 0
@@ -115,7 +115,7 @@ def accuracies(
         logits = predict(images)
         if logits.shape.rank == 2:
             logits = logits[:, tf.newaxis]
-        # Not in_top_k: it counts a tie, so equal logits would all be right.
+        # in_top_k would count ties: with equal logits, all classes would be right.
         best = tf.math.top_k(logits, min(5, logits.shape[-1])).indices
         hit = best == tf.cast(labels, tf.int32)[:, tf.newaxis, tf.newaxis]
         top1, top5 = hit[..., 0], tf.reduce_any(hit, axis=-1)
@@ -201,7 +201,7 @@ def frozen_classifiers(
 
 
 def choose(rates: Sequence[float], accuracy: Sequence[float]) -> int:
-    """Index of the best accuracy; the smallest rate of those that tie."""
+    """Index of the best accuracy; of several, that of the smallest rate."""
     best = max(range(len(rates)), key=lambda i: (accuracy[i], -rates[i]))
     shown = ", ".join(f"{r:g}: {a:.4f}" for r, a in zip(rates, accuracy, strict=True))
     logging.info("learning rate %g by held-out top-1 (%s)", rates[best], shown)

@@ -1,24 +1,23 @@
-"""Whole networks: images in [0, 255] -> (representation, projection)."""
+"""Whole networks: images in [0, 255] -> (representation, projection).
+
+Importing this module registers the package's layers with Keras.
+"""
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 
 from tf_dpred.config import NetworkConfig
 from tf_dpred.networks.heads import projector
-from tf_dpred.networks.normalization import BatchNormalization
-from tf_dpred.networks.resnet import ARCHITECTURES, resnet
 
 
 @keras.saving.register_keras_serializable("tf_dpred")
 class Normalize(keras.layers.Layer):
     """x / 255, minus the mean, over the standard deviation, per channel.
 
-    Lives inside the network so that whoever feeds it images cannot get it wrong.
+    It is a part of the network, so that nobody who feeds it images can forget it.
 
     Args:
       mean: of the channels, images in [0, 1].
@@ -40,100 +39,6 @@ class Normalize(keras.layers.Layer):
 
     def get_config(self) -> dict:
         return {**super().get_config(), "mean": self.mean, "std": self.std}
-
-
-def backbone(config: NetworkConfig, image_size: int) -> keras.Model:
-    """The backbone of a config: normalised images -> pooled features.
-
-    Args:
-      config: `backbone` is a ResNet of `resnet.py` or a `keras.applications` name,
-        which is built without its weights, top and own pre-processing.
-      image_size: side of the input in pixels.
-
-    Raises:
-      ValueError: unknown name, or an image size the application does not take.
-    """
-    if config.backbone in ARCHITECTURES:
-        return resnet(
-            config.backbone,
-            image_size,
-            width=config.width,
-            stem=config.stem,
-            zero_init_last_gamma=config.zero_init_last_gamma,
-        )
-    build = application(config.backbone)
-    # Ours come first in the network; theirs, where optional, is left out.
-    options = (
-        {"include_preprocessing": False}
-        if "include_preprocessing" in inspect.signature(build).parameters
-        else {}
-    )
-    try:
-        model = build(
-            include_top=False,
-            weights=None,
-            input_shape=(image_size, image_size, 3),
-            pooling="avg",
-            **options,
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"--backbone={config.backbone} cannot be built for --image_size="
-            f"{image_size}: {error}"
-        ) from error
-    return with_own_batch_norm(model)
-
-
-def check_name(name: str) -> None:
-    """Checks a backbone's name without building it.
-
-    Raises:
-      ValueError: unknown name.
-    """
-    if name not in ARCHITECTURES:
-        application(name)
-
-
-def application(name: str) -> Callable[..., keras.Model]:
-    """The function of `keras.applications` with this name.
-
-    Raises:
-      ValueError: there is none.
-    """
-    names = [n for n in dir(keras.applications) if n[0].isupper()]
-    if name not in names:
-        close = difflib.get_close_matches(name, [*ARCHITECTURES, *names], cutoff=0.5)
-        hint = f" (close: {', '.join(close)})" if close else ""
-        raise ValueError(
-            f"--backbone: received {name!r}, accepted: {', '.join(ARCHITECTURES)}, "
-            f"or a model function of keras.applications{hint}."
-        )
-    return getattr(keras.applications, name)
-
-
-def with_own_batch_norm(model: keras.Model) -> keras.Model:
-    """A copy, with its weights, whose BatchNorms are this package's.
-
-    Keras' own would take the statistics of each replica's share of the batch.
-
-    Args:
-      model: Functional or Sequential; models inside it are copied as well.
-    """
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        if type(layer) is keras.layers.BatchNormalization:
-            # For an axis that is not the last one, which is left to Keras.
-            return BatchNormalization.from_config({**config, "synchronized": True})
-        return type(layer).from_config(config)
-
-    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    copy.set_weights(model.get_weights())
-    for layer in copy._flatten_layers():
-        # keras.layers.Normalization keeps what it derives from its weights.
-        if hasattr(layer, "finalize_state"):
-            layer.finalize_state()
-    return copy
 
 
 def network(

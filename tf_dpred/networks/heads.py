@@ -21,8 +21,8 @@ def projector(config: NetworkConfig, input_dim: int) -> keras.Model:
       input_dim: length of the representation.
 
     Returns:
-      A model [n, input_dim] -> [n, projector_dim] that leaves in the variable dtype:
-      what follows, F and the loss, is float32 under mixed precision too.
+      A model [n, input_dim] -> [n, projector_dim]. Its output has the variable dtype,
+      so that F and the loss are float32 under mixed precision too.
     """
     affine = config.projector_bn_affine
     inputs = keras.Input((input_dim,), name="representation")

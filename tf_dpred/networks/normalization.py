@@ -44,7 +44,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return self._normalize(x, mean, variance)
 
     def _wide(self, x: tf.Tensor) -> tf.Tensor:
-        """At least float32, for statistics."""
+        """As float32, or float64 under that policy: for statistics."""
         return tf.cast(x, self.variable_dtype)
 
     def _affine(self, channels: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -58,7 +58,7 @@ def resnet(
     if stem == "imagenet":
         x = _conv_bn(inputs, channels, 7, 2, "stem")
         x = layers.ReLU(name="stem_relu")(x)
-        # Zero padding equals PyTorch's -inf here: the ReLU leaves nothing below 0.
+        # PyTorch pads with -inf; 0 is the same here, as ReLU leaves no negative values.
         x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
         x = layers.MaxPooling2D(3, 2, name="stem_pool")(x)
     else:
@@ -79,7 +79,7 @@ def resnet(
 
 
 def _statistics_dtype() -> str:
-    """Pooling sums many values: at least float32 under every precision policy."""
+    """Of the pooling, which sums many values: float32 under mixed precision too."""
     return keras.config.dtype_policy().variable_dtype
 
 
@@ -108,7 +108,7 @@ def _conv_bn(x, filters, kernel, stride, name, gamma_initializer="ones"):
     """Convolution without bias, He-initialised over its outputs, then BatchNorm."""
     padding = "same"
     if stride > 1 and kernel > 1:
-        # "same" pads a strided convolution at the far side only.
+        # "same" would pad a strided convolution on one side only.
         x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
         padding = "valid"
     x = layers.Conv2D(

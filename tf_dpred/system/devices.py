@@ -43,7 +43,7 @@ def set_precision(name: str) -> None:
 
 
 def setup(config: TrainingConfig) -> tf.distribute.Strategy:
-    """Seeds, precision, determinism and devices; call before any tensor is made.
+    """Prepares the process for training; call before any tensor is made.
 
     Returns:
       The strategy to build the model under.
@@ -51,8 +51,27 @@ def setup(config: TrainingConfig) -> tf.distribute.Strategy:
     Raises:
       ValueError: devices that are not there, or a batch that they cannot share.
     """
+    strategy = start(config, config.precision)
+    check_batch(config, strategy.num_replicas_in_sync)
+    return strategy
+
+
+def start(config: TrainingConfig, precision: str) -> tf.distribute.Strategy:
+    """Seeds, precision, determinism and devices; call before any tensor is made.
+
+    Args:
+      config: of seed, determinism and devices.
+      precision: as of `set_precision`; evaluation computes in float32 whatever the
+        precision of the training was.
+
+    Returns:
+      The strategy to build a model under.
+
+    Raises:
+      ValueError: devices that are not there.
+    """
     keras.utils.set_random_seed(config.seed)
-    set_precision(config.precision)
+    set_precision(precision)
     # Else float32 products have 10 bits on GPUs and 7 on TPUs: F and the norms are
     # float32 everywhere. What is to be fast is float16 or bfloat16 by the policy.
     tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -62,14 +81,12 @@ def setup(config: TrainingConfig) -> tf.distribute.Strategy:
         split_cpu(config.logical_cpus)
     if trains_on_accelerator(config):
         one_thread_inside_operations()
-    elif processor.emulates(config.precision):
+    elif processor.emulates(precision):
         logging.warning(
             "--precision: %s is slow on this processor; float32 may be far faster",
-            config.precision,
+            precision,
         )
-    strategy = make_strategy(config)
-    check_batch(config, strategy.num_replicas_in_sync)
-    return strategy
+    return make_strategy(config)
 
 
 def trains_on_accelerator(config: TrainingConfig) -> bool:

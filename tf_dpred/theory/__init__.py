@@ -10,8 +10,7 @@
 | observations | Observations #1 to #10, predicted and simulated                 |
 | figures      | the paper's simulated figures                                   |
 
-`levers` and `modes` need NumPy alone; `flow` and all after it need SciPy, `figures`
-Matplotlib: pip install "tf-dpred[theory]". Nothing here imports TensorFlow. Theorem,
-lemma and observation numbers are those of arXiv 2102.06810; what it does not state and
-follows from its equations is marked (derived).
+`figures` needs Matplotlib: pip install "tf-dpred[theory]". Nothing here imports
+TensorFlow. Theorem, lemma and observation numbers are those of arXiv 2102.06810; what
+it does not state and follows from its equations is marked (derived).
 """

@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draws or prints; what cannot be done ends it with one line and exit code 2."""
+    """Draws or prints; a failure ends it with one line and exit code 2."""
     made = parser()
     given = made.parse_args(arguments)
     if not given.figure and not given.table:
@@ -54,9 +54,9 @@ def main(arguments: Sequence[str]) -> None:
             for path in figures.draw(names, given.out):
                 print(f"wrote {path}")
     except ModuleNotFoundError as error:
-        if error.name not in ("scipy", "matplotlib"):
+        if error.name != "matplotlib":
             raise
-        sys.exit(_complain(f"{error.name} is missing: pip install 'tf-dpred[theory]'"))
+        sys.exit(_complain("matplotlib is missing: pip install 'tf-dpred[theory]'"))
     except OSError as error:
         sys.exit(_complain(f"--out: {error}"))
 

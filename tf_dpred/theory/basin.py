@@ -1,7 +1,8 @@
 """Where the basin of collapse ends, found by simulation.
 
-Beside the closed forms of `modes`, which hold on the parabola s = p^2/alpha_p; and for
-what has none: the whole (p, s) plane, and a target that follows by EMA.
+It checks the closed forms of `modes`, which hold on the parabola s = p^2/alpha_p, and
+covers what has no closed form: the whole (p, s) plane, and a target that follows by
+EMA.
 """
 
 from __future__ import annotations
@@ -9,29 +10,32 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy import optimize
 from scipy.integrate import solve_ivp
 
 from tf_dpred.theory import modes
 from tf_dpred.theory.levers import Levers
 
 RTOL, ATOL = 1e-9, 1e-13
-# Rate at which a mode counts as being at rest.
+# A mode that moves more slowly than this counts as being at rest.
 SETTLED = 1e-7
+# Time after which a mode is not followed any further.
+LONGEST = 1e4
+# A p that survives, and from which the boundary is looked for.
+HIGH = 2.0
 
 
-def collapses(
-    p: float, s: float, levers: Levers, tau: float = 1.0, *, time: float = 1e4
-) -> bool:
+def collapses(p: float, s: float, levers: Levers, tau: float = 1.0) -> bool:
     """Whether a mode that starts at (p, s, tau) ends at s = 0.
 
-    Followed until s is a millionth of its start, p has risen to p+, or nothing moves.
-    What stops below the middle of p- and p+ is at the boundary: counted as collapsed.
+    The mode is followed until s is a millionth of its start, p has risen to p+, or
+    nothing moves. One that comes to rest below the middle of p- and p+ is at the
+    boundary and counts as collapsed.
 
     Args:
       p, s: the start; s above 0.
-      levers: with `ema_rate`, tau starts at `tau` and moves; without, it stays.
-      tau: see above.
-      time: when to stop in any case.
+      levers: with `ema_rate`, tau starts at `tau` and moves; without, it is constant.
+      tau: the start, or the constant.
     """
     final_tau = tau if levers.ema_rate is None else 1.0
     p_minus, p_plus = map(
@@ -58,7 +62,7 @@ def collapses(
         event.terminal, event.direction = True, -1  # type: ignore[union-attr]
     solution = solve_ivp(
         velocity,
-        (0.0, time),
+        (0.0, LONGEST),
         [p, s, tau],
         method="DOP853",
         rtol=RTOL,
@@ -79,28 +83,19 @@ def bisect(
     Args:
       collapses_at: of one value; differs between `low` and `high`.
       low, high: the bracket.
-      tol: its width at the end, relative to `high` - `low`.
+      tol: largest error, relative to `high` - `low`.
 
     Raises:
       ValueError: both ends do the same.
     """
-    at_low = collapses_at(low)
-    if collapses_at(high) == at_low:
-        raise ValueError(
-            f"Invalid low, high: received {low}, {high}, which both "
-            f"{'collapse' if at_low else 'survive'}, accepted: one of each."
-        )
-    width = tol * abs(high - low)
-    while abs(high - low) > width:
-        middle = (low + high) / 2
-        if collapses_at(middle) == at_low:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+
+    def sign(value: float) -> float:
+        return 1.0 if collapses_at(value) else -1.0
+
+    return optimize.bisect(sign, low, high, xtol=tol * abs(high - low))
 
 
-def simulated_boundary(levers: Levers, tau: float = 1.0, high: float = 2.0) -> float:
+def simulated_boundary(levers: Levers, tau: float = 1.0) -> float:
     """The p on the parabola below which a mode collapses, by bisection.
 
     Without EMA it is `modes.basin_boundary`; with it, tau starts at `tau`.
@@ -108,13 +103,12 @@ def simulated_boundary(levers: Levers, tau: float = 1.0, high: float = 2.0) -> f
     Args:
       levers: decay below the critical one.
       tau: constant, or the start.
-      high: a p that survives.
     """
 
     def at(p: float) -> bool:
         return collapses(p, p**2 / levers.predictor_rate, levers, tau)
 
-    return bisect(at, 1e-6, high)
+    return bisect(at, 1e-6, HIGH)
 
 
 def separatrix(

@@ -1,4 +1,4 @@
-"""What stands below each figure: what is seen, and all parameters."""
+"""The captions of the figures: what is seen, and all parameters."""
 
 CAPTIONS = {
     "3": r"""

@@ -16,7 +16,7 @@ class Comparison:
       quantity: what the number is, with the parameters.
       predicted: from a closed form or a bound.
       simulated: from a flow.
-      relation: `=`, or what simulated is to predicted: `<`, `>`.
+      relation: `=`, or `<` or `>` where the simulated number must be below or above.
       tolerance: how far `=` may be off, absolute; stated, not fitted.
     """
 
@@ -40,7 +40,7 @@ class Comparison:
 
 
 def table(comparisons: Iterable[Comparison]) -> str:
-    """A Markdown table, a row a comparison."""
+    """A Markdown table with a row for each comparison."""
     lines = [
         "| source | quantity | predicted | simulated | tolerance | holds |",
         "|---|---|---|---|---|---|",

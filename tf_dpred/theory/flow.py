@@ -108,9 +108,7 @@ def _bootstrap(
     )
 
 
-def with_target(
-    x: ArrayLike, x_aug: ArrayLike, levers: Levers, *, symmetric: bool = False
-) -> Flow:
+def with_target(x: ArrayLike, x_aug: ArrayLike, levers: Levers) -> Flow:
     """Lemma 1: a predictor, stop-gradient and a target that follows.
 
         E = -W_p W (X + X') + W_a X
@@ -121,7 +119,6 @@ def with_target(
     Args:
       x, x_aug: X and X', [n1, n1] symmetric.
       levers: with an `ema_rate`.
-      symmetric: W_p is kept symmetric: its gradient counts with its symmetric part.
 
     Returns:
       Flow of (W_p, W, W_a).
@@ -137,7 +134,7 @@ def with_target(
 
     def flow(state: State) -> State:
         w_p, w, w_a = state
-        rates = _bootstrap(w_p, w, w_a, x, x_aug, levers, symmetric)
+        rates = _bootstrap(w_p, w, w_a, x, x_aug, levers, symmetric=False)
         return *rates, levers.ema_rate * (w - w_a)
 
     return flow
@@ -151,7 +148,7 @@ def simsiam(
     Args:
       x, x_aug: X and X', [n1, n1] symmetric.
       levers: `ema_rate` is not read.
-      symmetric: as of `with_target`.
+      symmetric: keep W_p symmetric: only the symmetric part of its gradient counts.
 
     Returns:
       Flow of (W_p, W).
@@ -166,7 +163,7 @@ def simsiam(
 
 
 def no_stop_gradient(x: ArrayLike, x_aug: ArrayLike, levers: Levers) -> Flow:
-    """W_a = W, and the gradient flows through it too: collapse (Theorem 2).
+    """W_a = W without stop-gradient, which collapses (Theorem 2).
 
     dW = -(W_p^T W_p + I) W X' - (W_p - I)^T (W_p - I) W X - eta W; dW_p as in Lemma 1.
 
@@ -191,7 +188,7 @@ def no_stop_gradient(x: ArrayLike, x_aug: ArrayLike, levers: Levers) -> Flow:
 
 
 def no_predictor(x_aug: ArrayLike, levers: Levers) -> Flow:
-    """W_p = I and W_a = W: dW = -W (X' + eta I), collapse (Theorem 2).
+    """W_p = I and W_a = W: dW = -W (X' + eta I), which collapses (Theorem 2).
 
     Args:
       x_aug: X', [n1, n1] symmetric.

@@ -1,4 +1,4 @@
-"""What a user sets, in the units of the theory."""
+"""The settings of a training in the units of the theory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Levers:
-    """Predictor rate, decay and EMA; beside them the strength of the augmentation.
+    """Predictor rate, decay, EMA and the strength of the augmentation.
 
     Time is learning rate x steps, up to the factor of `from_training`.
 

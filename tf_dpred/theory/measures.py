@@ -1,10 +1,10 @@
-"""What the theory speaks of, measured on the F and W of a real network."""
+"""The quantities of the theory, measured on the F and W of a real network."""
 
 from __future__ import annotations
 
 import numpy as np
 
-SMALLEST = 1e-4  # of the largest eigenvalue: below it F is mostly rounding
+SMALLEST = 1e-4  # as a fraction of the largest eigenvalue; smaller ones are rounding
 
 
 def spectrum(f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +33,7 @@ def leading_modes(s: np.ndarray) -> int:
 
 
 def of_predictor(w: np.ndarray, s: np.ndarray, u: np.ndarray) -> dict[str, object]:
-    """How W_p stands to F = U diag(s) U^T (section 3.1 and Figure 2).
+    """How W_p and F = U diag(s) U^T are related (section 3.1 and Figure 2).
 
     | name | what |
     |---|---|

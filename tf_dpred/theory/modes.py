@@ -120,7 +120,7 @@ def fixed_points(
     discriminant = tau**2 - 4 * decay * (1 + variance)
     root = np.sqrt(np.where(discriminant < 0, np.nan, discriminant))
     p_plus = (tau + root) / (2 * (1 + variance))
-    # Not (tau - root)/...: their difference has no digits for small eta.
+    # (tau - root)/... would lose all digits for small eta.
     p_minus = 2 * decay / (tau + root)
     return p_minus, p_plus
 

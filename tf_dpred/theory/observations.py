@@ -1,7 +1,7 @@
 """Observations #1 to #10 of the paper's Table 4, predicted and simulated.
 
-Each says what one lever does; here its direction is in the sequence of rows, its size
-in the predicted number.
+Each says what one lever does. The rows of an observation vary the lever: their sequence
+shows the direction of the effect, and the predicted numbers its size.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ TOP = float(modes.fixed_points(0.0, 1.0, VARIANCE)[1])  # p+ without decay
 
 
 def basin_shrinks_with_predictor_rate() -> Iterator[Comparison]:
-    """#1: without decay, what starts at p < 0 and s < p^2/alpha_p collapses.
+    """#1: without decay, a mode that starts at p < 0 and s < p^2/alpha_p collapses.
 
-    So does what starts above p+, at s < (p^2 - p+^2)/alpha_p (derived).
+    One that starts above p+, at s < (p^2 - p+^2)/alpha_p, does so as well (derived).
     """
     for rate in (1.0, 4.0, 16.0):
         levers = Levers(rate, variance=VARIANCE)
@@ -50,7 +50,7 @@ def basin_shrinks_with_predictor_rate() -> Iterator[Comparison]:
             boundary / 4,
             boundary * 4,
         ),
-        # Next to p+ a mode fades so slowly that `collapses` does not see it out.
+        # Next to p+ a mode fades so slowly that `collapses` gives up before its end.
         tolerance=1e-3 * boundary,
     )
 
@@ -71,7 +71,7 @@ def features_grow_less_with_predictor_rate() -> Iterator[Comparison]:
 
 
 def decay_forgets_the_start() -> Iterator[Comparison]:
-    """#3: what s keeps of its start fades as e^{-2 eta t}."""
+    """#3: the influence of the start on s fades as e^{-2 eta t}."""
     time = 100.0
     for decay in (0.0, 0.01, 0.04):
         rule = modes.flow_at_constant_tau(Levers(decay=decay, variance=VARIANCE), 1.0)
@@ -101,7 +101,7 @@ def decay_widens_the_basin() -> Iterator[Comparison]:
 
 
 def too_much_decay_collapses() -> Iterator[Comparison]:
-    """#5: above tau^2/(4 (1+sigma^2)), also a mode that starts at its best."""
+    """#5: above tau^2/(4 (1+sigma^2)) even a mode from p = s = 1 collapses."""
     for variance in (0.0, VARIANCE, 2.0):
         critical = float(modes.critical_decay(1.0, variance))
 
@@ -118,15 +118,13 @@ def too_much_decay_collapses() -> Iterator[Comparison]:
         )
 
 
-def misalignment(
-    levers: Levers, tau: float = 1.0, time: float = 2.0
-) -> tuple[float, float]:
-    """ln of the growth of |[F, W_p]| between two modes: predicted, simulated.
+def misalignment(levers: Levers, tau: float = 1.0) -> tuple[float, float]:
+    """ln of the growth of |[F, W_p]| of two modes until t = 2: predicted, simulated.
 
     From p = .3, .4 and s = .05, .1, the eigenvectors of W_p turned by 1e-5. Predicted:
     - int (lambda_1 + lambda_2) dt along the modes (`modes.alignment_rate`).
     """
-    p, s, angle = np.array([0.3, 0.4]), np.array([0.05, 0.1]), 1e-5
+    p, s, angle, time = np.array([0.3, 0.4]), np.array([0.05, 0.1]), 1e-5, 2.0
 
     def aligned(state):
         dp, ds, _ = modes.velocity(state[0], state[1], tau, levers)
@@ -164,7 +162,7 @@ def predictor_rate_aligns() -> Iterator[Comparison]:
 
 
 def decay_aligns() -> Iterator[Comparison]:
-    """#7: so does 3/2 eta."""
+    """#7: 3/2 eta does so as well."""
     for decay in (0.0, 0.05, 0.1):
         yield _alignment_row(
             "#7 decay: aligns",
@@ -174,7 +172,7 @@ def decay_aligns() -> Iterator[Comparison]:
 
 
 def ema_aligns() -> Iterator[Comparison]:
-    """#8: so does a small tau, with which EMA begins."""
+    """#8: a small tau, with which EMA begins, does so as well."""
     for tau in (1.0, 0.6, 0.2):
         yield _alignment_row(
             "#8 EMA: aligns",
@@ -184,8 +182,9 @@ def ema_aligns() -> Iterator[Comparison]:
         )
 
 
-def time_to_grow(ema_rate: float | None, fraction: float = 0.9) -> float:
-    """When p reaches a fraction of p+, from .3 on the parabola; tau(0) = 0 with EMA."""
+def time_to_grow(ema_rate: float | None) -> float:
+    """When p reaches .9 p+, from .3 on the parabola; tau(0) = 0 with EMA."""
+    end = 0.9 * TOP
     tau = 1.0 if ema_rate is None else 0.0
     limit = 20.0 if ema_rate is None else 6 / ema_rate
     times = np.linspace(0, limit, 1001)
@@ -193,9 +192,9 @@ def time_to_grow(ema_rate: float | None, fraction: float = 0.9) -> float:
     p = flow.integrate(
         modes.flow(levers), (0.3, 0.3**2, tau), times, rtol=1e-9, atol=1e-12
     )[0]
-    after = int(np.argmax(p >= fraction * TOP))
+    after = int(np.argmax(p >= end))
     around = slice(after - 1, after + 1)
-    return float(np.interp(fraction * TOP, p[around], times[around]))
+    return float(np.interp(end, p[around], times[around]))
 
 
 def ema_is_slow() -> Iterator[Comparison]:
@@ -285,12 +284,13 @@ def predictor_decay_alone_is_safe() -> Iterator[Comparison]:
     )
 
 
-def surviving_modes(symmetric: bool, runs: int = 5, size: int = 6) -> float:
+def surviving_modes(symmetric: bool) -> float:
     """How many of six eigenvalues of F are above .01 in the end, on average.
 
     SimSiam with eta .05 on both, X = I, X' = .1 I, random W and W_p, the latter kept
     symmetric or not; t = 200.
     """
+    runs, size = 5, 6
     levers, x = Levers(decay=0.05, variance=0.1), np.eye(size)
     counts = []
     for seed in range(runs):
@@ -308,7 +308,7 @@ def surviving_modes(symmetric: bool, runs: int = 5, size: int = 6) -> float:
 def symmetric_predictor_without_ema() -> Iterator[Comparison]:
     """Table 3: collapse in the paper's networks; not in the linear flow.
 
-    "<" is what the paper's accuracy of 36.6 would need, that no mode is left.
+    The paper's accuracy of 36.6 would need that no mode is left, which is "<" here.
     """
     source = "Table 3: symmetric predictor, no EMA"
     setting = "of 6 modes left, mean of 5 random starts (eta .05 on both)"

@@ -33,7 +33,7 @@ SETTINGS: dict[Any, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "savefig.facecolor": "white",
-    # The same bytes every time.
+    # So that the same figure is the same bytes every time.
     "svg.hashsalt": "tf_dpred",
 }
 DPI, COLORS_OF_PNG = 110, 96
@@ -78,7 +78,7 @@ def save(figure: Figure, caption: str, path: Path) -> list[Path]:
     # Agg's canvas, which pyplot made.
     drawn = figure.canvas.buffer_rgba()  # type: ignore[attr-defined]
     pixels = Image.fromarray(np.asarray(drawn)).convert("RGB")
-    # A palette: a third of the bytes, and no difference to be seen.
+    # With a palette the file has a third of the bytes and looks the same.
     palette = pixels.quantize(COLORS_OF_PNG, Image.Quantize.MAXCOVERAGE)
     palette.save(png, optimize=True, dpi=(DPI, DPI))
     plt.close(figure)

@@ -24,9 +24,9 @@ def convolutions(config: Config):
     import keras
     import tensorflow as tf
 
-    from tf_dpred.networks import encoder
+    from tf_dpred.networks import backbones
 
-    backbone = encoder.backbone(config.network, config.data.image_size)
+    backbone = backbones.backbone(config.network, config.data.image_size)
     dtype = keras.config.dtype_policy().compute_dtype
     layers = [x for x in backbone.layers if isinstance(x, keras.layers.Conv2D)]
 

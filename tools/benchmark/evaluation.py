@@ -26,18 +26,18 @@ def main(argv: list[str]) -> None:
     import tensorflow as tf
 
     from tf_dpred.data import pipeline
-    from tf_dpred.data.datasets import from_arrays
     from tf_dpred.data.preprocessing import Preprocessing
+    from tf_dpred.data.source import from_arrays
     from tf_dpred.evaluation import knn
     from tf_dpred.evaluation.features import FeatureExtractor
-    from tf_dpred.networks import encoder
+    from tf_dpred.networks import backbones, encoder
     from tf_dpred.system import devices
 
     config = tf_dpred_flags.config_from_flags()
     devices.setup(config.training)
     size = config.data.image_size
     preprocessing = Preprocessing.of_views(config.data.views)
-    backbone = encoder.backbone(config.network, size)
+    backbone = backbones.backbone(config.network, size)
     network = encoder.network(
         backbone, config.network, preprocessing.mean, preprocessing.std, "online"
     )

@@ -30,7 +30,7 @@ def dataset(config: Config, stage: str):
 
     from tf_dpred import build
     from tf_dpred.data import image_ops, pipeline
-    from tf_dpred.data.views import view_pair
+    from tf_dpred.data.views import ViewPair, view_pair
 
     data, training = config.data, config.training
     source = build.training_source(config)
@@ -45,11 +45,7 @@ def dataset(config: Config, stage: str):
         return batches.with_options(pipeline._options())
     pair = view_pair(data.views, data.view_strength)
     if stage == "photometric":
-        pair = dataclasses.replace(
-            pair,
-            first=dataclasses.replace(pair.first, **BLUR_OFF),
-            second=dataclasses.replace(pair.second, **BLUR_OFF),
-        )
+        pair = ViewPair(*(dataclasses.replace(spec, **BLUR_OFF) for spec in pair))
     return pipeline.training_views(
         source,
         pair,
