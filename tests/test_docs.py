@@ -17,6 +17,7 @@ import pytest
 from absl import flags
 
 from tf_dpred import flags as tf_dpred_flags
+from tf_dpred import main as _main  # noqa: F401  (defines --mode)
 from tf_dpred import train
 from tf_dpred.config import Config
 from tf_dpred.networks import resnet

@@ -7,14 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags as absl_flags
 from imports import brought_along
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tf_dpred import train
-from tf_dpred.config import Config
+from tf_dpred import errors, main, train
+from tf_dpred.config import Config, FilesConfig, refuse
 
 CHECKOUT = Path(__file__).parent.parent
 CONFIGS = sorted(CHECKOUT.glob("configs/*.cfg"))
@@ -30,9 +32,10 @@ TINY = {
 }
 
 
-def run_main(*flags):
+def run_main(*flags, **environment):
     # As in a user's shell: the tests themselves set TensorFlow's log level.
     own = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    own |= environment
     return subprocess.run(
         [sys.executable, "-m", "tf_dpred.main", *flags],
         cwd=CHECKOUT,
@@ -194,8 +197,99 @@ def test_pretraining__unwritable_workdir(tmp_path):
         train.Pretraining(config)
 
 
+def main_of(function, *flags, capsys, monkeypatch):
+    """Exit code and lines on stderr of a mode that runs `function`, in this process."""
+    monkeypatch.setattr(main.Mode, "load", lambda mode: function)
+    absl_flags.FLAGS.unparse_flags()
+    absl_flags.FLAGS(["main", *flags])
+    code = main.main(["main"])
+    return code, capsys.readouterr().err.splitlines()
+
+
+def test_main__a_mode_gets_its_settings_and_files(capsys, monkeypatch):
+    def function(config, files):
+        assert (config.predictor.rho, files) == (0.5, FilesConfig(output="x"))
+        return 3
+
+    flags = ("--mode=report", "--rho=0.5", "--output=x")
+    found = main_of(function, *flags, capsys=capsys, monkeypatch=monkeypatch)
+    assert found == (3, [])
+
+
+def test_main__a_file_that_the_mode_does_not_read_is_refused(capsys, monkeypatch):
+    code, lines = main_of(None, "--query=a.jpg", capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, lines) == (
+        errors.REFUSED,
+        ["tf_dpred: --query: received 'a.jpg', accepted: with --mode=neighbours only."],
+    )
+
+
+def test_main__settings_are_judged_beside_those_of_the_run(
+    tmp_path, capsys, monkeypatch
+):
+    recorded = Config.from_dict({"views": "simclr", "view_strength": 0.5})
+    (tmp_path / "flags.json").write_text(json.dumps({"flags": recorded.to_dict()}))
+    flags = ["--mode=knn", f"--workdir={tmp_path}", "--view_strength=0.5"]
+    given = []
+    code, lines = main_of(
+        lambda config, files: given.append(config.data.views),
+        *flags,
+        capsys=capsys,
+        monkeypatch=monkeypatch,
+    )
+    assert (code, lines, given) == (0, [], ["simclr"])
+
+
+ENDS = [
+    (lambda: refuse("rho", 2, "less"), errors.REFUSED, "--rho: received 2, accepted"),
+    (lambda: fail(OSError(28, "No space left", "x")), errors.FAILED, "No space left"),
+    (lambda: fail(errors.RunFailed("lost\nit")), errors.FAILED, "lost it"),
+    (lambda: fail(FloatingPointError("nan")), errors.FAILED, "nan"),
+    (lambda: fail(KeyboardInterrupt()), errors.INTERRUPTED, "interrupted"),
+]
+
+
+def fail(error):
+    raise error
+
+
+@pytest.mark.parametrize(("function", "code", "message"), ENDS, ids=lambda v: str(v))
+def test_main__what_is_no_bug_ends_with_one_line(
+    function, code, message, capsys, monkeypatch
+):
+    found, (line,) = main_of(
+        lambda config, files: function(), capsys=capsys, monkeypatch=monkeypatch
+    )
+    assert found == code
+    assert line.startswith("tf_dpred: ") and message in line
+
+
+def test_main__a_bug_shows_its_traceback(capsys, monkeypatch):
+    def of_a_new_predictor(config, files):
+        keras.layers.Dense(2).build((None, 3))(tf.zeros([1, 4]))
+
+    with pytest.raises((ValueError, TypeError)):
+        main_of(of_a_new_predictor, capsys=capsys, monkeypatch=monkeypatch)
+
+
+def test_modes__exist():
+    for name, mode in main.MODES.items():
+        assert callable(mode.load()), name
+
+
+def test_main__interrupted_while_libraries_are_imported(tmp_path):
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text(
+        "import os, signal\n"
+        "os.write(2, b'chatter')\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    done = run_main(PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (130, "tf_dpred: interrupted\n")
+
+
 def test_main__nothing_heavy_is_imported_before_it_is_needed():
-    modules = "tf_dpred.downstream, tf_dpred.main, tf_dpred.train"
+    modules = "tf_dpred.evaluation.modes, tf_dpred.main, tf_dpred.train"
     heavy = {"tensorflow_datasets", "sklearn", "matplotlib", "PIL"}
     # These two import some themselves.
     assert brought_along(modules, heavy, before="keras, tensorflow") == "[]"

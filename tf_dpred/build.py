@@ -46,30 +46,6 @@ EVALUATION_BATCH = 256
 Backbone: TypeAlias = keras.Model | Callable[[], keras.Model]
 
 
-def training_source(config: Config, bad_images: BadImages | None = None) -> Source:
-    """The images to train on.
-
-    Args:
-      config: of the run.
-      bad_images: counts the files that cannot be used.
-
-    Raises:
-      Refused: see `data.datasets.open_source`.
-    """
-    data = config.data
-    split = data.split
-    if split is None:
-        split, _ = datasets.default_splits(data.dataset, data.data_dir)
-    return datasets.open_source(
-        data.dataset,
-        split,
-        data.data_dir,
-        shuffle_buffer=data.shuffle_buffer,
-        limit=data.train_size,
-        bad_images=bad_images,
-    )
-
-
 def labelled_sources(
     config: Config, bad_images: BadImages | None = None
 ) -> tuple[Source, Source] | None:

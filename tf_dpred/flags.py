@@ -7,25 +7,15 @@ is not given keeps its default, which for `predictor` and `ema` is that of `--me
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from absl import flags
 
-from tf_dpred.config import METHODS, SECTIONS, Config, field_type
-
-MODES = (
-    "pretrain",
-    "preview",
-    "diagnose",
-    "linear_eval",
-    "knn",
-    "finetune",
-    "export",
-)
+from tf_dpred.config import METHODS, SECTIONS, Config, FilesConfig, field_type
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_enum("mode", "pretrain", MODES, "what to do")
 flags.DEFINE_string(
     "method",
     Config.method,
@@ -74,9 +64,14 @@ def _define(field: dataclasses.Field) -> None:
     )
 
 
-for _section in SECTIONS.values():
+for _section in (*SECTIONS.values(), FilesConfig):
     for _field in dataclasses.fields(_section):
         _define(_field)
+
+
+def define_mode(names: Iterable[str]) -> None:
+    """Defines `--mode`; the modes themselves are a table of `main`."""
+    flags.DEFINE_enum("mode", "pretrain", list(names), "what to do")
 
 
 def given_settings(values: flags.FlagValues = FLAGS) -> dict[str, Any]:
@@ -84,7 +79,16 @@ def given_settings(values: flags.FlagValues = FLAGS) -> dict[str, Any]:
     names = ["method"] + [
         field.name for kind in SECTIONS.values() for field in dataclasses.fields(kind)
     ]
-    return {n: values[n].value for n in names if values[n].present}
+    return _given(names, values)
+
+
+def given_files(values: flags.FlagValues = FLAGS) -> dict[str, Any]:
+    """Name -> value of the given fields of `FilesConfig`."""
+    return _given([field.name for field in dataclasses.fields(FilesConfig)], values)
+
+
+def _given(names: list[str], values: flags.FlagValues) -> dict[str, Any]:
+    return {name: values[name].value for name in names if values[name].present}
 
 
 def config_from_flags(values: flags.FlagValues = FLAGS) -> Config:

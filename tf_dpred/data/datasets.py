@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from tf_dpred.config import Config
 from tf_dpred.data import folder, tfds_images
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.source import Source, from_arrays, subset
 
-__all__ = ["Source", "default_splits", "from_arrays", "open_source"]
+__all__ = ["Source", "default_splits", "from_arrays", "open_source", "training_source"]
 
 DIGITS_SIDE = 32
 DIGITS_TEST = 360
@@ -55,6 +56,30 @@ def open_source(
             bad_images = BadImages()
         return folder.open_folder(data_dir, split, limit, bad_images)
     return tfds_images.open_tfds(dataset, split, data_dir, shuffle_buffer, limit)
+
+
+def training_source(config: Config, bad_images: BadImages | None = None) -> Source:
+    """The images that a run trains on.
+
+    Args:
+      config: of the run.
+      bad_images: counts the files of a folder that cannot be used.
+
+    Raises:
+      ValueError: as `open_source`.
+    """
+    data = config.data
+    split = data.split
+    if split is None:
+        split, _ = default_splits(data.dataset, data.data_dir)
+    return open_source(
+        data.dataset,
+        split,
+        data.data_dir,
+        shuffle_buffer=data.shuffle_buffer,
+        limit=data.train_size,
+        bad_images=bad_images,
+    )
 
 
 def default_splits(dataset: str, data_dir: str | None) -> tuple[str, str | None]:

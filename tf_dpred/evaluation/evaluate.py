@@ -31,7 +31,7 @@ class Evaluation:
     """An opened encoder and labelled data; making one does everything but compute.
 
     Args:
-      config: of `restore.evaluation_config`.
+      config: of `encoders.settings.of_encoder`.
 
     Raises:
       ValueError: a setting, encoder, data set or device that does not do.

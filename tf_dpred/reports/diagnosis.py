@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_dpred.config import Config
+from tf_dpred.config import Config, FilesConfig
 from tf_dpred.records import json_files
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.theory import measures, modes
@@ -80,6 +80,11 @@ def records(workdir: str) -> tuple[Config, list[dict], list[dict]]:
             "accepted: a run of at least one epoch, or with --theory_every."
         )
     return Config.from_dict(flags), entries, json_files.read_lines(path.epochs)
+
+
+def run(config: Config, files: FilesConfig) -> None:
+    """Runs `--mode=diagnose` on `--workdir`."""
+    print(report(config.training.workdir))
 
 
 def report(workdir: str) -> str:

@@ -35,7 +35,7 @@ def start() -> Iterator[None]:
             yield
             if "tensorflow" in sys.modules:
                 sys.modules["tensorflow"].config.list_physical_devices()
-        except BaseException:
+        except Exception:
             held.seek(0)
             os.write(stderr, held.read())
             raise
