@@ -8,6 +8,7 @@ import pytest
 
 from tf_dpred import config
 from tf_dpred.config import METHODS, PREDICTORS, SECTIONS, Config
+from tf_dpred.errors import Refused
 
 FIELDS = {
     field.name: (section, field)
@@ -25,9 +26,9 @@ def test_fields__names_are_unique_over_all_sections():
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_fields__documented_and_of_a_known_type(name):
-    _, field = FIELDS[name]
+    section, field = FIELDS[name]
     assert field.metadata["help"]
-    kind, optional = config.field_type(field)
+    kind, optional = config.field_types(SECTIONS[section])[name]
     assert kind in (str, int, float, bool)
     assert optional or field.default is not None
     if field.metadata["choices"]:
@@ -218,7 +219,7 @@ REFUSED = [
     ("values", "flag", "accepted"), REFUSED, ids=lambda v: str(v)[:60]
 )
 def test_refusal__one_line_with_flag_received_and_accepted(values, flag, accepted):
-    with pytest.raises(ValueError, match="accepted") as refusal:
+    with pytest.raises(Refused, match="accepted") as refusal:
         Config.from_dict(values)
     message = str(refusal.value)
     assert message.startswith(f"--{flag}: received {values[flag]!r}, accepted: ")

@@ -7,13 +7,18 @@ import pytest
 from absl import flags
 
 from tf_dpred import flags as tf_dpred_flags
-from tf_dpred.config import SECTIONS, Config, FilesConfig, field_type
+from tf_dpred.config import SECTIONS, Config, FilesConfig, field_types
 from tf_dpred.flags import config_from_flags, given_files, given_settings
 from tf_dpred.main import MODES
 
 FIELDS = [field for kind in SECTIONS.values() for field in dataclasses.fields(kind)]
 FILES = dataclasses.fields(FilesConfig)
-OPTIONAL = [field.name for field in FIELDS if field_type(field)[1]]
+OPTIONAL = [
+    name
+    for kind in SECTIONS.values()
+    for name, (_, optional) in field_types(kind).items()
+    if optional
+]
 
 
 def parsed(*arguments):

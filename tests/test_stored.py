@@ -14,6 +14,7 @@ from tf_dpred.callbacks.checkpointing import Checkpointing
 from tf_dpred.config import Config
 from tf_dpred.data.views import view_pair
 from tf_dpred.encoders import restore, settings
+from tf_dpred.errors import Refused
 from tf_dpred.records import checkpoints
 
 STORED = Path(__file__).parent / "stored"
@@ -60,7 +61,7 @@ def test_stored__export(directory):
 def test_stored__a_version_that_is_not_known(tmp_path):
     card = {"format_version": 99, "flags": {}}
     (tmp_path / "model_card.json").write_text(json.dumps(card))
-    with pytest.raises(ValueError, match="of format version 99, accepted: 1"):
+    with pytest.raises(Refused, match="of format version 99, accepted: 1"):
         settings.of_encoder({"export_dir": str(tmp_path)})
 
 
@@ -71,5 +72,14 @@ def test_export__code_in_a_keras_file_is_not_run(tmp_path):
     output = keras.layers.Lambda(lambda x: x[:, 0, 0])(image)
     keras.Model(image, output).save(path / restore.KERAS_FILE)
     config = settings.of_encoder({"export_dir": str(tmp_path / "export")})
-    with pytest.raises(ValueError, match="safe_mode=False"):
+    with pytest.raises(Refused, match=r"^--export_dir: .*safe_mode=False"):
+        restore.open_encoder(config)
+
+
+def test_export__a_keras_file_that_was_cut_short(tmp_path):
+    shutil.copytree(sorted(STORED.glob("export_v*"))[0], tmp_path / "export")
+    path = settings.newest_export(tmp_path / "export") / restore.KERAS_FILE
+    path.write_bytes(path.read_bytes()[:-100])
+    config = settings.of_encoder({"export_dir": str(tmp_path / "export")})
+    with pytest.raises(Refused, match=r"encoder\.keras that cannot be loaded"):
         restore.open_encoder(config)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import typing
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -83,15 +84,17 @@ class Section:
     """Checks type, choices and range of every field when it is made."""
 
     def __post_init__(self) -> None:
+        kinds = field_types(type(self))
         for field in dataclasses.fields(self):
-            self._check(field, getattr(self, field.name))
+            self._check(field, getattr(self, field.name), *kinds[field.name])
         self.check()
 
     def check(self) -> None:
         """Rules between fields; sections override it."""
 
-    def _check(self, field: dataclasses.Field, value: Any) -> None:
-        kind, optional = field_type(field)
+    def _check(
+        self, field: dataclasses.Field, value: Any, kind: type, optional: bool
+    ) -> None:
         if value is None:
             if not optional:
                 refuse(field.name, value, f"a value of type {kind.__name__}")
@@ -119,11 +122,13 @@ class Section:
             refuse(field.name, value, words + (" (or none)" if optional else ""))
 
 
-def field_type(field: dataclasses.Field) -> tuple[type, bool]:
-    """The python type of a field and whether it may be None."""
-    kinds = {"str": str, "int": int, "float": float, "bool": bool}
-    name, _, rest = str(field.type).partition(" | ")
-    return kinds[name], rest == "None"
+def field_types(section: type[Section]) -> dict[str, tuple[type, bool]]:
+    """Name of each field -> its python type, and whether it may be None."""
+    kinds = {}
+    for name, hint in typing.get_type_hints(section).items():
+        kind, *none = typing.get_args(hint) or (hint,)
+        kinds[name] = kind, bool(none)
+    return kinds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -616,7 +621,8 @@ class Config:
             and `ema` that of `method`, else that of the dataclass.
 
         Raises:
-          ValueError: an unknown name, or a value that is not accepted.
+          Refused: a value that is not accepted.
+          ValueError: an unknown name.
         """
         values = dict(values)
         method = values.pop("method", cls.method)

@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from tf_dpred.config import METHODS, SECTIONS, Config, FilesConfig, field_type
+from tf_dpred.config import METHODS, SECTIONS, Config, FilesConfig, field_types
 
 FLAGS = flags.FLAGS
 
@@ -46,8 +46,7 @@ class _Parser(flags.ArgumentParser):
         return self.kind.__name__
 
 
-def _define(field: dataclasses.Field) -> None:
-    kind, optional = field_type(field)
+def _define(field: dataclasses.Field, kind: type, optional: bool) -> None:
     default: Any = field.default
     text = field.metadata["help"]
     if field.metadata["choices"]:
@@ -66,7 +65,7 @@ def _define(field: dataclasses.Field) -> None:
 
 for _section in (*SECTIONS.values(), FilesConfig):
     for _field in dataclasses.fields(_section):
-        _define(_field)
+        _define(_field, *field_types(_section)[_field.name])
 
 
 def define_mode(names: Iterable[str]) -> None:
@@ -95,6 +94,6 @@ def config_from_flags(values: flags.FlagValues = FLAGS) -> Config:
     """The Config that the parsed flags ask for.
 
     Raises:
-      ValueError: a value that is not accepted; one line that names the flag.
+      Refused: a value that is not accepted.
     """
     return Config.from_dict(given_settings(values))

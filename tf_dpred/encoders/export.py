@@ -51,7 +51,7 @@ def write(config: Config) -> Path:
       The numbered directory.
 
     Raises:
-      ValueError: see `restore.open_encoder`.
+      Refused: see `restore.open_encoder`.
     """
     if config.evaluation.export_dir is not None:
         refuse("export_dir", config.evaluation.export_dir, "none with --mode=export")

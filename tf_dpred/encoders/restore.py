@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import zipfile
 from pathlib import Path
 
 import keras
@@ -74,7 +75,7 @@ def open_encoder(config: Config) -> Encoder:
       config: of `settings.of_encoder`: `workdir` or `export_dir`, and `encoder`.
 
     Raises:
-      ValueError: nothing there, or not what it should be.
+      Refused: nothing there, or not what it should be.
     """
     evaluation = config.evaluation
     recorded = Config.from_dict(settings.recorded(config.to_dict()))
@@ -126,6 +127,11 @@ def _open_export(path: Path, config: Config, which: str) -> Encoder:
     card = settings.read_card(path)
     if which != card["encoder"]:
         refuse("encoder", which, f"{card['encoder']}, which {path} holds, or untrained")
-    network = keras.saving.load_model(path / KERAS_FILE, safe_mode=True)
+    try:
+        network = keras.saving.load_model(path / KERAS_FILE, safe_mode=True)
+    except (ValueError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        detail = f" with a {KERAS_FILE} that cannot be loaded ({reason})"
+        refuse("export_dir", str(path), "an export that is whole", detail=detail)
     logging.info("%s network of %s, step %d", which, path, card["step"])
     return Encoder(network, config, which, card["step"])

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_dpred.config import Config, FilesConfig
+from tf_dpred.config import Config, FilesConfig, refuse
+from tf_dpred.encoders import settings
 from tf_dpred.records import json_files
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.theory import measures, modes
@@ -64,22 +65,19 @@ def records(workdir: str) -> tuple[Config, list[dict], list[dict]]:
     """What a run wrote down, as `judge` takes it.
 
     Raises:
-      ValueError: the directory holds no run that was measured at least once.
+      Refused: the directory holds no run that was measured at least once.
     """
+    config = Config.from_dict(settings.recorded({"workdir": workdir}))
     path = Workdir(workdir)
-    flags = json_files.read(path.flags).get("flags")
-    if flags is None:
-        raise ValueError(
-            f"--workdir: received {workdir!r} without the flags of a run in "
-            "flags.json, accepted: the work directory of a run."
-        )
     entries = json_files.read_lines(path.theory)
     if not entries:
-        raise ValueError(
-            f"--workdir: received {workdir!r} without a measurement in theory.jsonl, "
-            "accepted: a run of at least one epoch, or with --theory_every."
+        refuse(
+            "workdir",
+            workdir,
+            "a run of at least one epoch, or with --theory_every",
+            detail=" without a measurement in theory.jsonl",
         )
-    return Config.from_dict(flags), entries, json_files.read_lines(path.epochs)
+    return config, entries, json_files.read_lines(path.epochs)
 
 
 def run(config: Config, files: FilesConfig) -> None:
@@ -91,7 +89,7 @@ def report(workdir: str) -> str:
     """The diagnosis as text; draws `theory.png` and `.svg` where Matplotlib is.
 
     Raises:
-      ValueError: see `records`.
+      Refused: see `records`.
     """
     config, entries, epochs = records(workdir)
     found = judge(config, entries, epochs)

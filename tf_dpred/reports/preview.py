@@ -34,7 +34,7 @@ def write(config: Config, source: Source) -> Path:
     Small images are enlarged by a whole number, pixel by pixel.
 
     Raises:
-      ValueError: the directory cannot be written to.
+      Refused: the directory cannot be written to.
     """
     workdir = Workdir(config.training.workdir)
     workdir.create()
