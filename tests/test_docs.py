@@ -289,7 +289,7 @@ ERRORS = (AssertionError, OSError, SystemExit, ValueError, flags.Error)
 WRONG = [
     ("    python -m tf_dpred.main --no_such_flag=1", "no_such_flag"),
     ("`python -m tf_dpred.main --epochs=many`", "many"),
-    ("    python -m tf_dpred.main --epochs=2 --warmup_epochs=3", "--warmup_epochs"),
+    ("    python -m tf_dpred.main --batch_size=9 --accumulation_steps=2", "divisor"),
     ("    python -m tf_dpred.main --flagfile=configs/none.cfg", "none.cfg"),
     ("    tf-dpred --method=moco", "moco"),
     ("```sh\npython tools/none.py\n```", "none.py"),

@@ -130,7 +130,7 @@ def learning_rate(
     return schedules.learning_rate(
         config.optimizer.lr_schedule,
         peak,
-        round(config.optimizer.warmup_epochs * steps_per_epoch),
+        round(config.warmup_epochs * steps_per_epoch),
         config.training.epochs * steps_per_epoch,
     )
 

@@ -23,18 +23,36 @@ METHODS: dict[str, dict[str, Any]] = {
     "simsiam": {"predictor": "mlp", "ema": False},
     "linear": {"predictor": "linear", "ema": True},
 }
-PREDICTORS = (
-    "direct",
-    "direct_copy",
-    "direct_set",
-    "optimal",
-    "linear",
-    "symmetric",
-    "mlp",
-    "none",
-)
-# The iso loss reads f.(W f) as |W^(1/2) f|^2: true for symmetric W >= 0 only.
-SYMMETRIC_PREDICTORS = ("direct", "direct_copy", "direct_set", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictorFacts:
+    """What other parts have to know about a predictor.
+
+    Attributes:
+      trained: every step trains it by gradients.
+      symmetric: W is symmetric and has no negative eigenvalue.
+      set_from_f: W is computed from F alone, and so has F's eigenvectors.
+      matrix: it is p = W f.
+    """
+
+    trained: bool = False
+    symmetric: bool = False
+    set_from_f: bool = False
+    matrix: bool = True
+
+
+# Which class of `predictors.py` each one is stands there.
+PREDICTORS = {
+    "direct": PredictorFacts(symmetric=True, set_from_f=True),
+    "direct_copy": PredictorFacts(symmetric=True, set_from_f=True),
+    "direct_set": PredictorFacts(symmetric=True, set_from_f=True),
+    "optimal": PredictorFacts(),
+    "linear": PredictorFacts(trained=True),
+    "symmetric": PredictorFacts(trained=True),
+    "mlp": PredictorFacts(trained=True, matrix=False),
+    "none": PredictorFacts(symmetric=True),
+}
 SOLVERS = ("eigh", "newton_schulz")
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
@@ -216,7 +234,7 @@ class NetworkConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class PredictorConfig(Section):
-    predictor: str = setting("direct", "the predictor", choices=PREDICTORS)
+    predictor: str = setting("direct", "the predictor", choices=tuple(PREDICTORS))
     rho: float | None = setting(
         0.3,
         "weight of the OLD correlation estimate (Eq. 19); none: running average",
@@ -248,6 +266,11 @@ class PredictorConfig(Section):
     predictor_bias: bool = setting(
         False, "bias of the linear predictor, or of the mlp's last layer"
     )
+
+    @property
+    def facts(self) -> PredictorFacts:
+        """Of the chosen predictor."""
+        return PREDICTORS[self.predictor]
 
     def check(self) -> None:
         may_be_negative = (
@@ -340,7 +363,11 @@ class OptimizerConfig(Section):
     lr_schedule: str = setting(
         "constant", "after the warm-up", choices=("constant", "cosine")
     )
-    warmup_epochs: float = setting(0.0, "epochs of linear warm-up from 0", at_least=0.0)
+    warmup_epochs: float = setting(
+        0.0,
+        "epochs of linear warm-up from 0; a tenth of a run that is no longer than this",
+        at_least=0.0,
+    )
     momentum: float = setting(0.9, "momentum of sgd and lars", at_least=0.0, below=1.0)
     weight_decay: float = setting(4e-4, "weight decay", at_least=0.0)
     predictor_weight_decay: float | None = setting(
@@ -578,27 +605,31 @@ class Config:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             refuse("method", self.method, "one of " + ", ".join(METHODS))
-        name = self.predictor.predictor
-        if self.objective.loss == "iso" and (
-            name not in SYMMETRIC_PREDICTORS or self.predictor.freq > 1
-        ):
+        name, freq = self.predictor.predictor, self.predictor.freq
+        facts = self.predictor.facts
+        # The iso loss reads f.(W f) as |W^(1/2) f|^2.
+        if self.objective.loss == "iso" and not (facts.symmetric and freq == 1):
+            symmetric = [n for n, facts in PREDICTORS.items() if facts.symmetric]
             refuse(
                 "loss",
                 "iso",
                 "cosine or mse with this predictor; iso needs a symmetric, never "
-                "gradient-trained W: --predictor="
-                + ", ".join(SYMMETRIC_PREDICTORS)
-                + " and --freq=1",
+                f"gradient-trained W: --predictor={', '.join(symmetric)} and --freq=1",
             )
-        closed_form = name not in ("linear", "symmetric", "mlp")
-        if closed_form and (self.predictor.freq == 1 or name == "none"):
+        if not facts.trained and (freq == 1 or name == "none"):
             self._check_no_predictor_group(name)
-        warmup, epochs = self.optimizer.warmup_epochs, self.training.epochs
-        if warmup >= epochs and warmup > 0:
-            refuse("warmup_epochs", warmup, f"less than --epochs={epochs}")
         strength = self.data.view_strength
         if strength != 1.0 and self.data.views != "simclr":
             refuse("view_strength", strength, "1 unless --views=simclr")
+
+    @property
+    def warmup_epochs(self) -> float:
+        """Epochs of warm-up; a tenth of a run that is not longer than its warm-up.
+
+        So a recipe can be tried with `--epochs=1`, and continued with more.
+        """
+        asked, epochs = self.optimizer.warmup_epochs, self.training.epochs
+        return asked if asked < epochs else epochs / 10
 
     def _check_no_predictor_group(self, name: str) -> None:
         """Refuses optimizer settings for a predictor that has nothing to train."""

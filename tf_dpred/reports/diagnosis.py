@@ -24,8 +24,6 @@ COLLAPSED_RANK = 2.0  # effective directions around the mean
 LOW_SPREAD, LOW_RANK = 0.25, 4.0  # a fall below these is a warning
 FADED = 1e-3  # of the largest eigenvalue of F that was ever measured
 ALIGNED = 0.9
-FROM_STATISTICS = ("direct", "direct_copy", "direct_set")
-TRAINED = ("linear", "symmetric")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,14 +219,14 @@ def _levers(config: Config, last: dict) -> list[str]:
     if predictor.predictor == "none":
         return ["no predictor: in the theory every mode decays (Theorem 2, W_p = I)"]
     lines = []
-    if predictor.predictor in TRAINED:
+    if _trains_a_matrix(config):
         multiplier = config.optimizer.predictor_lr_multiplier
         lines.append(
             f"the predictor is trained, at {multiplier:g} x the learning rate: more "
             "shrinks the basin of collapse (#1) and keeps alignment (#6), but features "
             "stay smaller (#2)"
         )
-    elif predictor.predictor in FROM_STATISTICS:
+    elif predictor.facts.set_from_f:
         lines.append(
             "the predictor is set from F, so it is aligned by construction"
             if predictor.freq == 1
@@ -242,9 +240,14 @@ def _levers(config: Config, last: dict) -> list[str]:
         )
     else:
         lines.append("no EMA: tau = 1 from the start; alignment has no curriculum (#8)")
-    if predictor.predictor in TRAINED and config.optimizer.optimizer == "sgd":
+    if _trains_a_matrix(config) and config.optimizer.optimizer == "sgd":
         lines.append(_decay(config, last))
     return lines
+
+
+def _trains_a_matrix(config: Config) -> bool:
+    """Whether the theory of a trained predictor is about this one."""
+    return config.predictor.facts.trained and config.predictor.facts.matrix
 
 
 def _decay(config: Config, last: dict) -> str:
@@ -290,17 +293,17 @@ def _advice(state: str, config: Config) -> list[str]:
             )
         elif optimizer.weight_decay:
             lines.append("less --weight_decay narrows the basin of collapse (#4, #5)")
-        if name in TRAINED and own_rate:
+        if _trains_a_matrix(config) and own_rate:
             lines.append("--predictor_lr_multiplier above 1 shrinks the basin (#1)")
         lines.append(
             "a lower --base_lr, more --warmup_epochs: the theory's steps are small"
         )
     else:
-        if name in FROM_STATISTICS:
+        if config.predictor.facts.set_from_f:
             lines.append("--freq=1: W is set after every step")
         else:
             lines.append("--predictor=direct is aligned by construction")
-        if name in TRAINED:
+        if _trains_a_matrix(config):
             lines.append("more --epochs: a trained predictor aligns over time")
             if not objective.ema:
                 lines.append("--ema lets alignment come first (#8)")
@@ -325,7 +328,7 @@ def _limits(config: Config) -> list[str]:
         )
     elif optimizer.momentum:
         lines.append("momentum counts as a longer step only")
-    if config.predictor.predictor == "mlp":
-        lines.append("its predictor is a matrix, the mlp is not")
+    if not config.predictor.facts.matrix:
+        lines.append(f"its predictor is a matrix, {config.predictor.predictor} is not")
     lines.append("so thresholds are orders of magnitude; trust the directions")
     return lines
