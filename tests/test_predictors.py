@@ -365,7 +365,7 @@ def test_facts__are_what_the_class_does(name):
     assert bool(predictor.trainable_variables) == facts.trained
     steps = batches(3)
     observe(predictor, steps)
-    predictor.reset(tf.constant(0, tf.int64))
+    predictor.update_weights(tf.constant(0, tf.int64))
     f = np.concatenate(steps[0][:2]).astype(np.float32)
     w = predictor(np.eye(D, dtype=np.float32)).numpy().T
     assert np.allclose(predictor(f), f @ w.T, atol=1e-5) == facts.matrix
