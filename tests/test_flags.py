@@ -37,7 +37,7 @@ def test_flags__are_the_fields_of_the_config():
     )
     names = [flag.name for flag in defined]
     fields = [field.name for field in (*FIELDS, *FILES)]
-    assert sorted(names) == sorted(["mode", "method", *fields])
+    assert sorted(names) == sorted(["mode", "recipe", "method", *fields])
 
 
 @pytest.mark.parametrize("field", [*FIELDS, *FILES], ids=lambda f: f.name)

@@ -1,5 +1,6 @@
 """The program as its user runs it: from flags to a work directory."""
 
+import dataclasses
 import json
 import os
 import re
@@ -7,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,10 +16,9 @@ from imports import brought_along
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tf_dpred import errors, main, train
-from tf_dpred.config import Config, FilesConfig, refuse
+from tf_dpred.config import Config, FilesConfig, TrainingConfig, refuse
 
 CHECKOUT = Path(__file__).parent.parent
-CONFIGS = sorted(CHECKOUT.glob("configs/*.cfg"))
 TINY = {
     "width": 1 / 16,
     "image_size": 16,
@@ -68,24 +67,6 @@ def images(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode[suffix](pixels).numpy())
     return tmp_path / "images"
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_configs__parse_validate_and_have_a_header(path):
-    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert f"--flagfile=configs/{path.name}" in " ".join(header)
-    code = (
-        "import sys; from tf_dpred import flags, main; main.parse(sys.argv);"
-        "print(flags.config_from_flags().to_dict())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, f"--flagfile={path}"],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"runs/{path.stem}" in done.stdout
 
 
 def test_main__two_epochs_on_a_folder(images, tmp_path):
@@ -264,12 +245,20 @@ def test_main__what_is_no_bug_ends_with_one_line(
     assert line.startswith("tf_dpred: ") and message in line
 
 
-def test_main__a_bug_shows_its_traceback(capsys, monkeypatch):
-    def of_a_new_predictor(config, files):
-        keras.layers.Dense(2).build((None, 3))(tf.zeros([1, 4]))
-
-    with pytest.raises((ValueError, TypeError)):
-        main_of(of_a_new_predictor, capsys=capsys, monkeypatch=monkeypatch)
+def test_main__a_bug_shows_its_traceback():
+    """Also a ValueError, as a wrong shape in a new predictor is."""
+    code = (
+        "from tf_dpred import main\n"
+        "def of_a_new_predictor(config, files): raise ValueError('no such shape')\n"
+        "main.Mode.load = lambda mode: of_a_new_predictor\n"
+        "main.run()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT
+    )
+    assert done.returncode == errors.FAILED
+    assert "Traceback" in done.stderr and "in of_a_new_predictor" in done.stderr
+    assert "ValueError: no such shape" in done.stderr
 
 
 def test_modes__exist():
@@ -277,14 +266,37 @@ def test_modes__exist():
         assert callable(mode.load()), name
 
 
-def test_main__interrupted_while_libraries_are_imported(tmp_path):
-    (tmp_path / "tensorflow").mkdir()
-    (tmp_path / "tensorflow" / "__init__.py").write_text(
+@pytest.fixture
+def stub(tmp_path):
+    """A directory to be searched for modules, with a TensorFlow of one's own."""
+
+    def write(text):
+        (tmp_path / "tensorflow").mkdir()
+        (tmp_path / "tensorflow" / "__init__.py").write_text(text)
+        return str(tmp_path)
+
+    return write
+
+
+def test_main__help_begins_with_modes_and_ten_flags(stub):
+    done = run_main("--help", PYTHONPATH=stub("raise SystemExit('imported')"))
+    assert (done.returncode, done.stderr) == (0, "")
+    short, _, whole = done.stdout.partition("All flags:")
+    assert re.findall(r"^  --mode=(\w+)", short, re.M) == list(main.MODES)
+    needed = re.findall(r"^  --(\w+) ", short, re.M)
+    assert len(needed) == 10 and "workdir" in needed
+    for field in dataclasses.fields(TrainingConfig):
+        assert re.search(rf"^  --(\[no\])?{field.name}:", whole, re.M), field.name
+    assert len(short.splitlines()) < 60 and max(map(len, short.splitlines())) <= 88
+
+
+def test_main__interrupted_while_libraries_are_imported(stub):
+    tensorflow = (
         "import os, signal\n"
         "os.write(2, b'chatter')\n"
         "os.kill(os.getpid(), signal.SIGINT)\n"
     )
-    done = run_main(PYTHONPATH=str(tmp_path))
+    done = run_main(PYTHONPATH=stub(tensorflow))
     assert (done.returncode, done.stderr) == (130, "tf_dpred: interrupted\n")
 
 

@@ -435,7 +435,7 @@ class TrainingConfig(Section):
     seed: int = setting(0, "of weights, order and views", at_least=0, below=2**31)
     deterministic: bool = setting(False, "bit-equal runs, at some cost in speed")
     workdir: str = setting(
-        "runs/default", "flags.json, checkpoints/, tensorboard/, result.json"
+        "runs/default", "directory of the run: settings, checkpoints, curves, results"
     )
     checkpoint_every: int = setting(
         1000,

@@ -7,7 +7,8 @@ is not given keeps its default, which for `predictor` and `ema` is that of `--me
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from absl import flags
@@ -15,6 +16,13 @@ from absl import flags
 from tf_dpred.config import METHODS, SECTIONS, Config, FilesConfig, field_types
 
 FLAGS = flags.FLAGS
+
+MOST_NEEDED = {
+    "what to train on": ("dataset", "data_dir", "image_size"),
+    "how": ("recipe", "backbone", "epochs", "batch_size"),
+    "where the results go": ("workdir",),
+    "on which hardware": ("precision", "strategy"),
+}
 
 flags.DEFINE_string(
     "method",
@@ -69,8 +77,41 @@ for _section in (*SECTIONS.values(), FilesConfig):
 
 
 def define_mode(names: Iterable[str]) -> None:
-    """Defines `--mode`; the modes themselves are a table of `main`."""
+    """Defines what the program takes beside settings: `--mode` and `--recipe`.
+
+    The modes are a table of `main`, which also replaces `--recipe` by its flags.
+    """
     flags.DEFINE_enum("mode", "pretrain", list(names), "what to do")
+    flags.DEFINE_string(
+        "recipe", None, "settings to start from, which other flags change; help: a list"
+    )
+
+
+def usage(modes: Mapping[str, str]) -> str:
+    """What `--help` shows: the modes, the flags that most people need, all flags.
+
+    Args:
+      modes: name -> what it does.
+    """
+    lines = ["usage: tf-dpred [--mode=MODE] [--recipe=NAME] [--flag=value ...]", ""]
+    lines += ["The same as: python -m tf_dpred.main ...", "", "Modes:", ""]
+    lines += [_entry(f"--mode={name}", text) for name, text in modes.items()]
+    lines += ["", "The flags that most people need:"]
+    for title, names in MOST_NEEDED.items():
+        lines += ["", f"  {title}"]
+        lines += [_entry(f"--{name}", _described(name)) for name in names]
+    return "\n".join([*lines, "", "All flags:", FLAGS.module_help(__name__)])
+
+
+def _entry(name: str, text: str) -> str:
+    indent = 29 * " "
+    first = f"  {name}".ljust(len(indent))
+    return textwrap.fill(text, 88, initial_indent=first, subsequent_indent=indent)
+
+
+def _described(name: str) -> str:
+    flag = FLAGS[name]
+    return f"{flag.help} (default: {'none' if flag.default is None else flag.default})"
 
 
 def given_settings(values: flags.FlagValues = FLAGS) -> dict[str, Any]:

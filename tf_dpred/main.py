@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from logging import INFO, WARNING, Formatter, LogRecord
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags, logging
 
-from tf_dpred import errors
+from tf_dpred import errors, recipes
 from tf_dpred import flags as tf_dpred_flags
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.encoders import settings
@@ -46,36 +47,44 @@ class Mode(NamedTuple):
 GIVEN, RECORDED = Config.from_dict, settings.of_encoder
 
 MODES = {
-    "pretrain": Mode("train an encoder, or continue", "train:run", GIVEN),
-    "preview": Mode("draw the views of a run", "reports.preview:run", GIVEN),
-    "diagnose": Mode("say whether a run is healthy", "reports.diagnosis:run", GIVEN),
+    "pretrain": Mode("train an encoder, or continue (the default)", "train:run", GIVEN),
+    "preview": Mode("draw views of the images", "reports.preview:run", GIVEN),
+    "diagnose": Mode("is the run healthy?", "reports.diagnosis:run", GIVEN),
     "report": Mode(
-        "show runs on one HTML page", "reports.page:run", GIVEN, ("output", "beside")
+        "the run, and others --beside it, on one HTML page",
+        "reports.page:run",
+        GIVEN,
+        ("output", "beside"),
     ),
     "linear_eval": Mode(
-        "classify by a linear layer", "evaluation.modes:linear_eval", RECORDED
+        "accuracy of a linear classifier", "evaluation.modes:linear_eval", RECORDED
     ),
-    "knn": Mode("classify by nearest images", "evaluation.modes:knn", RECORDED),
-    "finetune": Mode("train on few labels", "evaluation.modes:finetune", RECORDED),
+    "knn": Mode("accuracy of nearest neighbours", "evaluation.modes:knn", RECORDED),
+    "finetune": Mode(
+        "accuracy after training on few labels", "evaluation.modes:finetune", RECORDED
+    ),
     "evaluate": Mode(
         "all three, beside an untrained encoder", "evaluation.compare:run", RECORDED
     ),
-    "export": Mode("write the encoder for other uses", "encoders.export:run", RECORDED),
+    "export": Mode("SavedModel, .keras, ONNX, LiteRT", "encoders.export:run", RECORDED),
     "embed": Mode(
-        "encode the images of a folder", "encoders.embed:run", RECORDED, ("output",)
+        "features of the images in --data_dir",
+        "encoders.embed:run",
+        RECORDED,
+        ("output",),
     ),
     "neighbours": Mode(
-        "find images that are alike",
+        "the images that are most like --query",
         "encoders.search:run",
         RECORDED,
         ("output", "features", "query", "neighbours"),
     ),
     "convert_to_torch": Mode(
-        "write PyTorch weights", "encoders.torch:run", RECORDED, ("output",)
+        "weights as torchvision names them", "encoders.torch:run", RECORDED, ("output",)
     ),
-    "check_images": Mode("list unusable image files", "data.check:run", GIVEN),
+    "check_images": Mode("files of --data_dir to be left out", "data.check:run", GIVEN),
     "shrink_images": Mode(
-        "make smaller copies of images",
+        "smaller copies of the images in --data_dir",
         "data.shrink:run",
         GIVEN,
         ("output", "short_side", "quality"),
@@ -128,9 +137,14 @@ def parse(argv: Sequence[str]) -> list[str]:
     handler.addFilter(_is_not_chatter)
     handler.setFormatter(_Line())
     try:
-        left = flags.FLAGS(argv)
-    except (flags.Error, OSError) as error:
-        sys.exit(_complain(error, errors.REFUSED))
+        given = flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
+        if "--recipe=help" in given:
+            _show(recipes.table())
+            sys.exit(0)
+        left = flags.FLAGS(recipes.expand([argv[0], *given]))
+    except (flags.Error, errors.Refused, OSError) as error:
+        message = f"{error}{recipes.hint(str(error))}"
+        sys.exit(_complain(message, errors.REFUSED))
     if left[1:]:
         message = f"received {left[1:]!r}, accepted: flags (--name=value)."
         sys.exit(_complain(message, errors.REFUSED))
@@ -165,8 +179,17 @@ def _complain(error: Exception | str, code: int) -> int:
     return code
 
 
+def _show(text: str) -> None:
+    """Prints a text that a user may cut short, as by `| head`."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    print(text)
+
+
 def run() -> None:
     """Entry point of the `tf-dpred` command."""
+    if {"--help", "-help", "-h"} & set(sys.argv[1:]):
+        _show(tf_dpred_flags.usage({name: mode.help for name, mode in MODES.items()}))
+        return
     app.run(main, flags_parser=parse)
 
 
