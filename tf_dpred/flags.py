@@ -1,6 +1,6 @@
 """The command line: every flag, and the way from flags to a Config.
 
-The flags are the fields of `config.py`; this is the only reader of FLAGS. A flag that
+The flags are the fields of `config`; this is the only reader of FLAGS. A flag that
 is not given keeps its default, which for `predictor` and `ema` is that of `--method`.
 """
 
