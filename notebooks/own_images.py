@@ -33,7 +33,7 @@ with quiet.start():
     import tensorflow as tf
 
     from tf_dpred.config import Config
-    from tf_dpred.encoders import export, restore
+    from tf_dpred.encoders import export, restore, settings
     from tf_dpred.evaluation import knn
     from tf_dpred.train import Pretraining
 
@@ -99,7 +99,7 @@ print(f"feature std x sqrt(d) {result['feature_std']:.3f}: 1 is spread, 0 is col
 # and LiteRT where their converters are installed, and a model card.
 
 # %%
-directory = export.write(restore.evaluation_config({"workdir": str(HOME / "run")}))
+directory = export.write(settings.of_encoder({"workdir": str(HOME / "run")}))
 print(*sorted(path.name for path in directory.iterdir()))
 
 # %% [markdown]

@@ -8,6 +8,7 @@ import pytest
 
 from tf_dpred import config
 from tf_dpred.config import METHODS, PREDICTORS, SECTIONS, Config
+from tf_dpred.errors import Refused
 
 FIELDS = {
     field.name: (section, field)
@@ -18,17 +19,16 @@ NAN, INF = float("nan"), float("inf")
 
 
 def test_fields__names_are_unique_over_all_sections():
-    count = sum(len(dataclasses.fields(kind)) for kind in SECTIONS.values())
-    assert len(FIELDS) == count
-    assert "method" not in FIELDS
-    assert "mode" not in FIELDS
+    kinds = (*SECTIONS.values(), config.FilesConfig)
+    names = [field.name for kind in kinds for field in dataclasses.fields(kind)]
+    assert len({*names, "method", "mode", "recipe"}) == len(names) + 3
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_fields__documented_and_of_a_known_type(name):
-    _, field = FIELDS[name]
+    section, field = FIELDS[name]
     assert field.metadata["help"]
-    kind, optional = config.field_type(field)
+    kind, optional = config.field_types(SECTIONS[section])[name]
     assert kind in (str, int, float, bool)
     assert optional or field.default is not None
     if field.metadata["choices"]:
@@ -95,6 +95,17 @@ def test_config__whole_numbers_become_floats():
     assert type(made.network.width) is float
 
 
+@pytest.mark.parametrize(
+    ("asked", "epochs", "used"),
+    [(0, 1, 0), (2, 3, 2), (0.5, 1, 0.5), (1, 1, 0.1), (10, 1, 0.1), (10, 5, 0.5)],
+)
+def test_warmup_epochs__shortened_where_the_run_is_no_longer(asked, epochs, used):
+    made = Config.from_dict({"warmup_epochs": asked, "epochs": epochs})
+    assert made.warmup_epochs == used
+    # What was asked for is what is recorded, and holds again for more epochs.
+    assert made.to_dict()["warmup_epochs"] == asked
+
+
 def test_config__frozen():
     made = Config()
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -157,7 +168,6 @@ REFUSED = [
         "at least 2 images a micro-batch",
     ),
     ({"epochs": 0}, "epochs", "at least 1"),
-    ({"warmup_epochs": 30.0}, "warmup_epochs", "less than --epochs=30"),
     ({"warmup_epochs": -1.0}, "warmup_epochs", "at least 0"),
     ({"base_lr": 0.0}, "base_lr", "above 0"),
     ({"base_lr": INF}, "base_lr", "a finite number"),
@@ -219,7 +229,7 @@ REFUSED = [
     ("values", "flag", "accepted"), REFUSED, ids=lambda v: str(v)[:60]
 )
 def test_refusal__one_line_with_flag_received_and_accepted(values, flag, accepted):
-    with pytest.raises(ValueError, match="accepted") as refusal:
+    with pytest.raises(Refused, match="accepted") as refusal:
         Config.from_dict(values)
     message = str(refusal.value)
     assert message.startswith(f"--{flag}: received {values[flag]!r}, accepted: ")
@@ -263,7 +273,7 @@ def test_inside_root__takes_the_epsilons_of_table_7():
 @pytest.mark.parametrize("predictor", PREDICTORS)
 def test_iso__accepted_for_symmetric_predictors_only(predictor):
     values = {"loss": "iso", "predictor": predictor}
-    if predictor in ("direct", "direct_copy", "direct_set", "none"):
+    if PREDICTORS[predictor].symmetric:
         assert Config.from_dict(values).objective.loss == "iso"
     else:
         with pytest.raises(ValueError, match="--loss: received 'iso'"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tf_dpred.config import PREDICTORS, Config
+from tf_dpred.errors import Refused
 from tf_dpred.reports import diagnosis
 from tf_dpred.theory import measures
 
@@ -229,7 +230,10 @@ def test_report__without_a_matrix(tmp_path):
 
 
 def test_refusals(tmp_path):
-    with pytest.raises(ValueError, match="without the flags of a run in flags"):
+    with pytest.raises(Refused, match="accepted: the work directory of a pre"):
         diagnosis.records(str(tmp_path / "none"))
-    with pytest.raises(ValueError, match=r"without a measurement in theory\.jsonl"):
+    with pytest.raises(Refused, match=r"without a measurement in theory\.jsonl"):
         diagnosis.records(written(tmp_path, []))
+    (tmp_path / "flags.json").write_text("{")
+    with pytest.raises(Refused, match=r"with a damaged flags\.json"):
+        diagnosis.records(str(tmp_path))

@@ -17,7 +17,8 @@ import pytest
 from absl import flags
 
 from tf_dpred import flags as tf_dpred_flags
-from tf_dpred import train
+from tf_dpred import main as _main  # noqa: F401  (defines --mode)
+from tf_dpred import recipes, train
 from tf_dpred.config import Config
 from tf_dpred.networks import resnet
 
@@ -105,7 +106,8 @@ def check_flags(arguments, *others):
         values[flag.name] = copy.deepcopy(flag)
     values.unparse_flags()
     known = [a for a in arguments if a not in ("--help", "--helpfull")]
-    left = values(["tf_dpred", *known])[1:]
+    given = values.read_flags_from_files(known, force_gnu=False)
+    left = values(recipes.expand(["tf_dpred", *given]))[1:]
     assert not left, f"received {left}, accepted: flags"
     Config.from_dict(tf_dpred_flags.given_settings(values))
 
@@ -288,8 +290,9 @@ ERRORS = (AssertionError, OSError, SystemExit, ValueError, flags.Error)
 WRONG = [
     ("    python -m tf_dpred.main --no_such_flag=1", "no_such_flag"),
     ("`python -m tf_dpred.main --epochs=many`", "many"),
-    ("    python -m tf_dpred.main --epochs=2 --warmup_epochs=3", "--warmup_epochs"),
+    ("    python -m tf_dpred.main --batch_size=9 --accumulation_steps=2", "divisor"),
     ("    python -m tf_dpred.main --flagfile=configs/none.cfg", "none.cfg"),
+    ("    tf-dpred --recipe=none", "--recipe: received 'none'"),
     ("    tf-dpred --method=moco", "moco"),
     ("```sh\npython tools/none.py\n```", "none.py"),
     ("    python tools/neighbours.py runs features.npz", "SystemExit"),

@@ -12,7 +12,7 @@ from absl import flags
 
 from tf_dpred import main, train
 from tf_dpred.config import Config
-from tf_dpred.encoders import restore
+from tf_dpred.encoders import restore, settings
 from tf_dpred.evaluation.evaluate import Evaluation
 
 CHECKOUT = Path(__file__).parent.parent
@@ -123,7 +123,7 @@ def check_results(workdir):
 def check_export(workdir, scratch):
     """An export scores what its checkpoint scores, and writes where it is told to."""
     given = {"export_dir": str(workdir), "workdir": str(scratch)}
-    found = Evaluation(restore.evaluation_config(given)).run("knn")
+    found = Evaluation(settings.of_encoder(given)).run("knn")
     path = scratch / "evaluation" / "knn-digits-online" / "result.json"
     assert json.loads(path.read_text()) == found
     original = workdir / path.relative_to(scratch)
@@ -134,7 +134,7 @@ def test_open_encoder__target_is_another_network(home):
     workdir = str(home / "runs" / "quickstart")
     networks = [
         restore.open_encoder(
-            restore.evaluation_config({"workdir": workdir, "encoder": which})
+            settings.of_encoder({"workdir": workdir, "encoder": which})
         )
         for which in ("online", "target", "untrained")
     ]
@@ -149,7 +149,7 @@ def test_linear_eval__imagenet_protocol_chooses_its_rate(home):
         "eval_epochs": 1,
         "eval_batch_size": 128,
     }
-    result = Evaluation(restore.evaluation_config(given)).run("linear_eval")
+    result = Evaluation(settings.of_encoder(given)).run("linear_eval")
     assert set(result["held_out_top1"]) == {"0.4", "0.3", "0.2", "0.1", "0.05"}
     best = max(result["held_out_top1"].values())
     assert result["held_out_top1"][str(result["learning_rate"])] == best
@@ -174,7 +174,7 @@ def test_evaluation__bad_settings_are_one_line(given, message, home):
     given = {"workdir": str(home / "runs" / "quickstart"), **given}
     mode = given.pop("mode", "knn")
     with pytest.raises(ValueError, match="accepted") as refusal:
-        Evaluation(restore.evaluation_config(given)).run(mode)
+        Evaluation(settings.of_encoder(given)).run(mode)
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value).strip()
 
@@ -183,9 +183,9 @@ def test_evaluation__no_target_without_ema(home, tmp_path):
     flags_json = json.loads((home / "runs" / "quickstart" / "flags.json").read_text())
     flags_json["flags"]["ema"] = False
     (tmp_path / "flags.json").write_text(json.dumps(flags_json))
-    config = restore.evaluation_config({"workdir": str(tmp_path), "encoder": "target"})
+    config = settings.of_encoder({"workdir": str(tmp_path), "encoder": "target"})
     with pytest.raises(ValueError, match="--encoder: received 'target'"):
         restore.open_encoder(config)
-    config = restore.evaluation_config({"workdir": str(tmp_path)})
+    config = settings.of_encoder({"workdir": str(tmp_path)})
     with pytest.raises(ValueError, match="holds a checkpoint"):
         restore.open_encoder(config)

@@ -13,7 +13,7 @@ from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.config import Config
 from tf_dpred.data import views
 from tf_dpred.data.preprocessing import Preprocessing
-from tf_dpred.encoders import export, restore
+from tf_dpred.encoders import export, restore, settings
 from tf_dpred.networks.normalization import BatchNormalization
 
 TINY = {
@@ -253,7 +253,7 @@ def test_export__two_replicas_equal_one(tmp_path):
     for replicas in (1, 2):
         directory = tmp_path / str(replicas)
         trained = devices.on_two_devices(trained_export, replicas, directory)
-        loaded = tf.saved_model.load(str(restore.newest_export(directory)))
+        loaded = tf.saved_model.load(str(settings.newest_export(directory)))
         found = loaded(two_views()[0])["representation"].numpy()
         np.testing.assert_allclose(found, trained, rtol=1e-5, atol=1e-6)
         features.append(found)

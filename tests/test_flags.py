@@ -7,11 +7,18 @@ import pytest
 from absl import flags
 
 from tf_dpred import flags as tf_dpred_flags
-from tf_dpred.config import SECTIONS, Config, field_type
-from tf_dpred.flags import config_from_flags, given_settings
+from tf_dpred.config import SECTIONS, Config, FilesConfig, field_types
+from tf_dpred.flags import config_from_flags, given_files, given_settings
+from tf_dpred.main import MODES
 
 FIELDS = [field for kind in SECTIONS.values() for field in dataclasses.fields(kind)]
-OPTIONAL = [field.name for field in FIELDS if field_type(field)[1]]
+FILES = dataclasses.fields(FilesConfig)
+OPTIONAL = [
+    name
+    for kind in SECTIONS.values()
+    for name, (_, optional) in field_types(kind).items()
+    if optional
+]
 
 
 def parsed(*arguments):
@@ -29,10 +36,11 @@ def test_flags__are_the_fields_of_the_config():
         if module == tf_dpred_flags.__name__
     )
     names = [flag.name for flag in defined]
-    assert sorted(names) == sorted(["mode", "method", *(f.name for f in FIELDS)])
+    fields = [field.name for field in (*FIELDS, *FILES)]
+    assert sorted(names) == sorted(["mode", "recipe", "method", *fields])
 
 
-@pytest.mark.parametrize("field", FIELDS, ids=lambda f: f.name)
+@pytest.mark.parametrize("field", [*FIELDS, *FILES], ids=lambda f: f.name)
 def test_flag__default_and_help_of_the_field(field):
     flag = flags.FLAGS[field.name]
     assert flag.default == field.default
@@ -94,7 +102,14 @@ def test_method__gives_the_defaults_of_what_is_not_given(arguments, predictor, e
 
 
 def test_given_settings__only_what_was_given():
-    assert given_settings(parsed("--rho=0.5", "--noema")) == {"rho": 0.5, "ema": False}
+    values = parsed("--rho=0.5", "--noema", "--output=x", "--neighbours=3")
+    assert given_settings(values) == {"rho": 0.5, "ema": False}
+    assert given_files(values) == {"output": "x", "neighbours": 3}
+
+
+def test_files__each_is_read_by_a_mode():
+    read = {name for mode in MODES.values() for name in mode.files}
+    assert read == {field.name for field in FILES}
 
 
 def test_flagfile__later_lines_win(tmp_path):

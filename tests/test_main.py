@@ -1,5 +1,6 @@
 """The program as its user runs it: from flags to a work directory."""
 
+import dataclasses
 import json
 import os
 import re
@@ -10,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags as absl_flags
 from imports import brought_along
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tf_dpred import train
-from tf_dpred.config import Config
+from tf_dpred import errors, main, train
+from tf_dpred.config import Config, FilesConfig, TrainingConfig, refuse
 
 CHECKOUT = Path(__file__).parent.parent
-CONFIGS = sorted(CHECKOUT.glob("configs/*.cfg"))
 TINY = {
     "width": 1 / 16,
     "image_size": 16,
@@ -30,9 +31,10 @@ TINY = {
 }
 
 
-def run_main(*flags):
+def run_main(*flags, **environment):
     # As in a user's shell: the tests themselves set TensorFlow's log level.
     own = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    own |= environment
     return subprocess.run(
         [sys.executable, "-m", "tf_dpred.main", *flags],
         cwd=CHECKOUT,
@@ -67,30 +69,10 @@ def images(tmp_path):
     return tmp_path / "images"
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_configs__parse_validate_and_have_a_header(path):
-    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert f"--flagfile=configs/{path.name}" in " ".join(header)
-    code = (
-        "import sys; from tf_dpred import flags, main; main.parse(sys.argv);"
-        "print(flags.config_from_flags().to_dict())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, f"--flagfile={path}"],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"runs/{path.stem}" in done.stdout
-
-
 def test_main__two_epochs_on_a_folder(images, tmp_path):
     workdir = tmp_path / "run"
-    flags = as_flags(
-        {"dataset": "folder", "data_dir": images, "workdir": workdir, "epochs": 2}
-        | TINY
-    )
+    own = {"dataset": "folder", "data_dir": images, "workdir": workdir, "epochs": 2}
+    flags = as_flags(own | TINY | {"warmup_epochs": 10})
     done = run_main(*flags)
     assert done.returncode == 0, done.stderr
     result = json.loads((workdir / "result.json").read_text())
@@ -108,6 +90,9 @@ def test_main__two_epochs_on_a_folder(images, tmp_path):
         "views",
     } <= set(events.Tags()["tensors"])
     assert "epoch 2/2" in done.stderr
+    shortened = "--warmup_epochs: 10 is not less than --epochs=2; 0.2 is used"
+    assert shortened in done.stderr
+    assert recorded["flags"]["warmup_epochs"] == 10
     # Nothing but the program's own log lines: no warning that a user would ask about.
     usual = re.compile(r"\d\d:\d\d:\d\d (?!warning|error)")
     strange = [line for line in done.stderr.splitlines() if not usual.match(line)]
@@ -145,7 +130,6 @@ BAD_FLAGS = [
     (["--flagfile=none.cfg"], "none.cfg"),
     (["stray"], "received ['stray']"),
     (["--method=moco"], "--method: received 'moco', accepted: one of directpred, byol"),
-    (["--warmup_epochs=30"], "--warmup_epochs: received 30.0, accepted: less than"),
     (["--batch_size=64", "--accumulation_steps=3"], "a divisor of --batch_size=64"),
 ]
 
@@ -194,8 +178,130 @@ def test_pretraining__unwritable_workdir(tmp_path):
         train.Pretraining(config)
 
 
+def main_of(function, *flags, capsys, monkeypatch):
+    """Exit code and lines on stderr of a mode that runs `function`, in this process."""
+    monkeypatch.setattr(main.Mode, "load", lambda mode: function)
+    absl_flags.FLAGS.unparse_flags()
+    absl_flags.FLAGS(["main", *flags])
+    code = main.main(["main"])
+    return code, capsys.readouterr().err.splitlines()
+
+
+def test_main__a_mode_gets_its_settings_and_files(capsys, monkeypatch):
+    def function(config, files):
+        assert (config.predictor.rho, files) == (0.5, FilesConfig(output="x"))
+        return 3
+
+    flags = ("--mode=report", "--rho=0.5", "--output=x")
+    found = main_of(function, *flags, capsys=capsys, monkeypatch=monkeypatch)
+    assert found == (3, [])
+
+
+def test_main__a_file_that_the_mode_does_not_read_is_refused(capsys, monkeypatch):
+    code, lines = main_of(None, "--query=a.jpg", capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, lines) == (
+        errors.REFUSED,
+        ["tf_dpred: --query: received 'a.jpg', accepted: with --mode=neighbours only."],
+    )
+
+
+def test_main__settings_are_judged_beside_those_of_the_run(
+    tmp_path, capsys, monkeypatch
+):
+    recorded = Config.from_dict({"views": "simclr", "view_strength": 0.5})
+    (tmp_path / "flags.json").write_text(json.dumps({"flags": recorded.to_dict()}))
+    flags = ["--mode=knn", f"--workdir={tmp_path}", "--view_strength=0.5"]
+    given = []
+    code, lines = main_of(
+        lambda config, files: given.append(config.data.views),
+        *flags,
+        capsys=capsys,
+        monkeypatch=monkeypatch,
+    )
+    assert (code, lines, given) == (0, [], ["simclr"])
+
+
+ENDS = [
+    (lambda: refuse("rho", 2, "less"), errors.REFUSED, "--rho: received 2, accepted"),
+    (lambda: fail(OSError(28, "No space left", "x")), errors.FAILED, "No space left"),
+    (lambda: fail(errors.RunFailed("lost\nit")), errors.FAILED, "lost it"),
+    (lambda: fail(FloatingPointError("nan")), errors.FAILED, "nan"),
+    (lambda: fail(KeyboardInterrupt()), errors.INTERRUPTED, "interrupted"),
+]
+
+
+def fail(error):
+    raise error
+
+
+@pytest.mark.parametrize(("function", "code", "message"), ENDS, ids=lambda v: str(v))
+def test_main__what_is_no_bug_ends_with_one_line(
+    function, code, message, capsys, monkeypatch
+):
+    found, (line,) = main_of(
+        lambda config, files: function(), capsys=capsys, monkeypatch=monkeypatch
+    )
+    assert found == code
+    assert line.startswith("tf_dpred: ") and message in line
+
+
+def test_main__a_bug_shows_its_traceback():
+    """Also a ValueError, as a wrong shape in a new predictor is."""
+    code = (
+        "from tf_dpred import main\n"
+        "def of_a_new_predictor(config, files): raise ValueError('no such shape')\n"
+        "main.Mode.load = lambda mode: of_a_new_predictor\n"
+        "main.run()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT
+    )
+    assert done.returncode == errors.FAILED
+    assert "Traceback" in done.stderr and "in of_a_new_predictor" in done.stderr
+    assert "ValueError: no such shape" in done.stderr
+
+
+def test_modes__exist():
+    for name, mode in main.MODES.items():
+        assert callable(mode.load()), name
+
+
+@pytest.fixture
+def stub(tmp_path):
+    """A directory to be searched for modules, with a TensorFlow of one's own."""
+
+    def write(text):
+        (tmp_path / "tensorflow").mkdir()
+        (tmp_path / "tensorflow" / "__init__.py").write_text(text)
+        return str(tmp_path)
+
+    return write
+
+
+def test_main__help_begins_with_modes_and_ten_flags(stub):
+    done = run_main("--help", PYTHONPATH=stub("raise SystemExit('imported')"))
+    assert (done.returncode, done.stderr) == (0, "")
+    short, _, whole = done.stdout.partition("All flags:")
+    assert re.findall(r"^  --mode=(\w+)", short, re.M) == list(main.MODES)
+    needed = re.findall(r"^  --(\w+) ", short, re.M)
+    assert len(needed) == 10 and "workdir" in needed
+    for field in dataclasses.fields(TrainingConfig):
+        assert re.search(rf"^  --(\[no\])?{field.name}:", whole, re.M), field.name
+    assert len(short.splitlines()) < 60 and max(map(len, short.splitlines())) <= 88
+
+
+def test_main__interrupted_while_libraries_are_imported(stub):
+    tensorflow = (
+        "import os, signal\n"
+        "os.write(2, b'chatter')\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    done = run_main(PYTHONPATH=stub(tensorflow))
+    assert (done.returncode, done.stderr) == (130, "tf_dpred: interrupted\n")
+
+
 def test_main__nothing_heavy_is_imported_before_it_is_needed():
-    modules = "tf_dpred.downstream, tf_dpred.main, tf_dpred.train"
+    modules = "tf_dpred.evaluation.modes, tf_dpred.main, tf_dpred.train"
     heavy = {"tensorflow_datasets", "sklearn", "matplotlib", "PIL"}
     # These two import some themselves.
     assert brought_along(modules, heavy, before="keras, tensorflow") == "[]"

@@ -356,7 +356,24 @@ def test_make_predictor__settings(name, expected):
 
 
 def test_registry__is_the_flag_choices():
-    assert tuple(predictors.PREDICTORS) == PREDICTORS
+    assert list(predictors.PREDICTORS) == list(PREDICTORS)
+
+
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_facts__are_what_the_class_does(name):
+    facts, predictor = PREDICTORS[name], built(name)
+    assert bool(predictor.trainable_variables) == facts.trained
+    steps = batches(3)
+    observe(predictor, steps)
+    predictor.update_weights(tf.constant(0, tf.int64))
+    f = np.concatenate(steps[0][:2]).astype(np.float32)
+    w = predictor(np.eye(D, dtype=np.float32)).numpy().T
+    assert np.allclose(predictor(f), f @ w.T, atol=1e-5) == facts.matrix
+    nonnegative = np.allclose(w, w.T) and np.linalg.eigvalsh(w).min() > -1e-6
+    assert nonnegative or not facts.symmetric
+    correlation = predictor.correlation.numpy()
+    commute = np.allclose(w @ correlation, correlation @ w, atol=1e-5)
+    assert commute == (facts.set_from_f or name == "none")
 
 
 def test_registry__classes_share_the_interface():

@@ -28,7 +28,7 @@ from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.callbacks.tensorboard import TensorBoard
 from tf_dpred.callbacks.theory_monitor import TheoryMonitor
 from tf_dpred.config import Config
-from tf_dpred.data import datasets, pipeline
+from tf_dpred.data import pipeline
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
@@ -45,30 +45,6 @@ from tf_dpred.reports import preview
 EVALUATION_BATCH = 256
 
 Backbone: TypeAlias = keras.Model | Callable[[], keras.Model]
-
-
-def training_source(config: Config, bad_images: BadImages | None = None) -> Source:
-    """The images to train on.
-
-    Args:
-      config: of the run.
-      bad_images: counts the files that cannot be used.
-
-    Raises:
-      Refused: see `data.datasets.open_source`.
-    """
-    data = config.data
-    split = data.split
-    if split is None:
-        split, _ = datasets.default_splits(data.dataset, data.data_dir)
-    return datasets.open_source(
-        data.dataset,
-        split,
-        data.data_dir,
-        shuffle_buffer=data.shuffle_buffer,
-        limit=data.train_size,
-        bad_images=bad_images,
-    )
 
 
 def labelled_sources(
@@ -145,7 +121,7 @@ def learning_rate(
     return schedules.learning_rate(
         config.optimizer.lr_schedule,
         peak,
-        round(config.optimizer.warmup_epochs * steps_per_epoch),
+        round(config.warmup_epochs * steps_per_epoch),
         config.training.epochs * steps_per_epoch,
     )
 

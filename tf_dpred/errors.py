@@ -9,6 +9,7 @@ from __future__ import annotations
 # The exit code of the program.
 REFUSED = 2  # bad input: nothing was done
 FAILED = 1  # a number was not finite, a file not written, a worker lost
+INTERRUPTED = 130  # Ctrl-C before training began, or in another mode (128 + SIGINT)
 PREEMPTED = 75  # SIGTERM or SIGINT; a checkpoint was written (EX_TEMPFAIL)
 
 

@@ -2,63 +2,131 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from logging import INFO, WARNING, Formatter, LogRecord
+from typing import Any, NamedTuple
 
 from absl import app, flags, logging
 
-from tf_dpred import errors
+from tf_dpred import errors, recipes
 from tf_dpred import flags as tf_dpred_flags
-from tf_dpred.errors import Preempted, RunFailed
+from tf_dpred.config import Config, FilesConfig, refuse
+from tf_dpred.encoders import settings
 from tf_dpred.system import quiet
 
+Run = Callable[[Config, FilesConfig], int | None]
+
+
+class Mode(NamedTuple):
+    """What `--mode` can be.
+
+    Attributes:
+      help: what it does, for the list of modes.
+      function: "module:name" within tf_dpred, a `Run`. It is imported after the
+        settings were validated, prints its result, logs its progress, and returns an
+        exit code (None: 0).
+      settings: makes the validated Config from the settings that were given.
+      files: the fields of `FilesConfig` that it reads; others are refused.
+    """
+
+    help: str
+    function: str
+    settings: Callable[[Mapping[str, Any]], Config]
+    files: tuple[str, ...] = ()
+
+    def load(self) -> Run:
+        module, _, name = self.function.partition(":")
+        return getattr(importlib.import_module(f"tf_dpred.{module}"), name)
+
+
+# The settings that were given, or those of an encoder's run changed by them.
+GIVEN, RECORDED = Config.from_dict, settings.of_encoder
+
+MODES = {
+    "pretrain": Mode("train an encoder, or continue (the default)", "train:run", GIVEN),
+    "preview": Mode("draw views of the images", "reports.preview:run", GIVEN),
+    "diagnose": Mode("is the run healthy?", "reports.diagnosis:run", GIVEN),
+    "report": Mode(
+        "the run, and others --beside it, on one HTML page",
+        "reports.page:run",
+        GIVEN,
+        ("output", "beside"),
+    ),
+    "linear_eval": Mode(
+        "accuracy of a linear classifier", "evaluation.modes:linear_eval", RECORDED
+    ),
+    "knn": Mode("accuracy of nearest neighbours", "evaluation.modes:knn", RECORDED),
+    "finetune": Mode(
+        "accuracy after training on few labels", "evaluation.modes:finetune", RECORDED
+    ),
+    "evaluate": Mode(
+        "all three, beside an untrained encoder", "evaluation.compare:run", RECORDED
+    ),
+    "export": Mode("SavedModel, .keras, ONNX, LiteRT", "encoders.export:run", RECORDED),
+    "embed": Mode(
+        "features of the images in --data_dir",
+        "encoders.embed:run",
+        RECORDED,
+        ("output",),
+    ),
+    "neighbours": Mode(
+        "the images that are most like --query",
+        "encoders.search:run",
+        RECORDED,
+        ("output", "features", "query", "neighbours"),
+    ),
+    "convert_to_torch": Mode(
+        "weights as torchvision names them", "encoders.torch:run", RECORDED, ("output",)
+    ),
+    "check_images": Mode("files of --data_dir to be left out", "data.check:run", GIVEN),
+    "shrink_images": Mode(
+        "smaller copies of the images in --data_dir",
+        "data.shrink:run",
+        GIVEN,
+        ("output", "short_side", "quality"),
+    ),
+}
+
+tf_dpred_flags.define_mode(MODES)
 flags.adopt_module_key_flags(tf_dpred_flags)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs `--mode`; bad input ends it with one line and exit code 2."""
+def main(argv: Sequence[str]) -> int:
+    """Runs `--mode`.
+
+    Args:
+      argv: the program's name; all flags were parsed by `parse`.
+
+    Returns:
+      The exit code, see `errors`. What is no bug ends with one line; a bug shows its
+      traceback.
+    """
+    mode = MODES[flags.FLAGS.mode]
     try:
-        if len(argv) > 1:
-            raise ValueError(f"received {argv[1:]!r}, accepted: flags (--name=value).")
-        config = tf_dpred_flags.config_from_flags()
+        config = mode.settings(tf_dpred_flags.given_settings())
+        files = _files(mode)
         with quiet.start():
-            import tensorflow  # noqa: F401
-        if flags.FLAGS.mode == "preview":
-            from tf_dpred import build
-            from tf_dpred.data.bad_images import BadImages
-            from tf_dpred.reports import preview
+            function = mode.load()
+        return function(config, files) or 0
+    except errors.Refused as error:
+        return _complain(error, errors.REFUSED)
+    except (errors.RunFailed, FloatingPointError, OSError) as error:
+        logging.debug("failed", exc_info=True)
+        return _complain(error, errors.FAILED)
+    except KeyboardInterrupt:
+        return _complain("interrupted", errors.INTERRUPTED)
 
-            source = build.training_source(
-                config, BadImages(config.data.max_bad_images)
-            )
-            logging.info("wrote %s", preview.write(config, source))
-            return
-        if flags.FLAGS.mode == "diagnose":
-            from tf_dpred.reports import diagnosis
 
-            print(diagnosis.report(config.training.workdir))
-            return
-        if flags.FLAGS.mode != "pretrain":
-            from tf_dpred import downstream
-
-            print(downstream.run(flags.FLAGS.mode, tf_dpred_flags.given_settings()))
-            return
-        from tf_dpred import train
-
-        run = train.Pretraining(config)
-    except (ValueError, OSError, RunFailed) as error:
-        logging.debug("refused", exc_info=True)
-        failed = isinstance(error, RunFailed)
-        sys.exit(_complain(error, errors.FAILED if failed else errors.REFUSED))
-    try:
-        run.train()
-    except Preempted as stop:
-        logging.info("%s", stop)
-        sys.exit(errors.PREEMPTED)
-    except (FloatingPointError, OSError, RunFailed) as error:
-        sys.exit(_complain(error, errors.FAILED))
+def _files(mode: Mode) -> FilesConfig:
+    given = tf_dpred_flags.given_files()
+    for name in given.keys() - set(mode.files):
+        takers = [other for other, m in MODES.items() if name in m.files]
+        refuse(name, given[name], f"with --mode={', '.join(takers)} only")
+    return FilesConfig(**given)
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -69,9 +137,18 @@ def parse(argv: Sequence[str]) -> list[str]:
     handler.addFilter(_is_not_chatter)
     handler.setFormatter(_Line())
     try:
-        return flags.FLAGS(argv)
-    except (flags.Error, OSError) as error:
-        sys.exit(_complain(error, errors.REFUSED))
+        given = flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
+        if "--recipe=help" in given:
+            _show(recipes.table())
+            sys.exit(0)
+        left = flags.FLAGS(recipes.expand([argv[0], *given]))
+    except (flags.Error, errors.Refused, OSError) as error:
+        message = f"{error}{recipes.hint(str(error))}"
+        sys.exit(_complain(message, errors.REFUSED))
+    if left[1:]:
+        message = f"received {left[1:]!r}, accepted: flags (--name=value)."
+        sys.exit(_complain(message, errors.REFUSED))
+    return left
 
 
 class _Line(Formatter):
@@ -97,13 +174,22 @@ def _is_not_chatter(record: LogRecord) -> bool:
     return record.levelno >= WARNING or own not in record.pathname
 
 
-def _complain(error: Exception, code: int) -> int:
+def _complain(error: Exception | str, code: int) -> int:
     print("tf_dpred: " + " ".join(str(error).split()), file=sys.stderr)
     return code
 
 
+def _show(text: str) -> None:
+    """Prints a text that a user may cut short, as by `| head`."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    print(text)
+
+
 def run() -> None:
     """Entry point of the `tf-dpred` command."""
+    if {"--help", "-help", "-h"} & set(sys.argv[1:]):
+        _show(tf_dpred_flags.usage({name: mode.help for name, mode in MODES.items()}))
+        return
     app.run(main, flags_parser=parse)
 
 

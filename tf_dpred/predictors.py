@@ -6,7 +6,8 @@ All share one interface:
     observe(f, z)         takes the projections of a step into the statistics
     update_weights(step)  after the optimizer's step: sets the weights, or leaves them
 
-A new predictor is one class and one line in `PREDICTORS`. Weights act from the left on
+A new predictor is one class, one line in `PREDICTORS` and one in that of `config`,
+with its facts. Weights act from the left on
 column vectors, p = W f, so rows are multiplied by W^T. Equation numbers are those of
 arXiv 2102.06810.
 """

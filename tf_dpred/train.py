@@ -10,10 +10,11 @@ from typing import Any
 import keras
 from absl import logging
 
-from tf_dpred import build
-from tf_dpred.config import Config, refuse
+from tf_dpred import build, errors
+from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data import pipeline
 from tf_dpred.data.bad_images import BadImages, named_errors
+from tf_dpred.data.datasets import training_source
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import view_pair
 from tf_dpred.networks import backbones
@@ -79,7 +80,7 @@ class Pretraining:
         self.pair = view_pair(config.data.views, config.data.view_strength)
         record = self.workdir.bad_images if self.place.is_chief else None
         self.bad_images = BadImages(config.data.max_bad_images, record)
-        self.source = source or build.training_source(config, self.bad_images)
+        self.source = source or training_source(config, self.bad_images)
         self.steps_per_epoch = pipeline.steps_per_epoch(
             self.source, config.training.batch_size
         )
@@ -233,3 +234,13 @@ class Pretraining:
                 f"a divisor of the {self.steps_per_epoch} steps of an epoch"
                 + (f", and of the {left} that are left of this one" if left else ""),
             )
+
+
+def run(config: Config, files: FilesConfig) -> int | None:
+    """Runs `--mode=pretrain`."""
+    try:
+        Pretraining(config).train()
+    except errors.Preempted as stop:
+        logging.info("%s", stop)
+        return errors.PREEMPTED
+    return None

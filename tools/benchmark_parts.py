@@ -62,8 +62,7 @@ def photographs(directory: str) -> None:
 
 def images_per_second(config: Config) -> float:
     """Images decoded and made into two views, by all cores."""
-    from tf_dpred import build
-    from tf_dpred.data import pipeline
+    from tf_dpred.data import datasets, pipeline
     from tf_dpred.data.views import view_pair
 
     with tempfile.TemporaryDirectory() as directory:
@@ -74,7 +73,7 @@ def images_per_second(config: Config) -> float:
             config = dataclasses.replace(config, data=data)
         batches = iter(
             pipeline.training_views(
-                build.training_source(config),
+                datasets.training_source(config),
                 view_pair(config.data.views, config.data.view_strength),
                 config.data.image_size,
                 INPUT_BATCH,

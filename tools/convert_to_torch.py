@@ -28,7 +28,7 @@ from tf_dpred.system import quiet
 with quiet.start():
     import keras
 
-    from tf_dpred.encoders import restore
+    from tf_dpred.encoders import restore, settings
     from tf_dpred.encoders.restore import Encoder
     from tf_dpred.networks.resnet import ARCHITECTURES
 
@@ -108,7 +108,7 @@ def convert(path: Path, which: str) -> tuple[Encoder, Mapping[str, np.ndarray]]:
     given = {"encoder": which}
     is_run = (path / "flags.json").exists()
     given["workdir" if is_run else "export_dir"] = str(path)
-    encoder = restore.open_encoder(restore.evaluation_config(given))
+    encoder = restore.open_encoder(settings.of_encoder(given))
     name = encoder.config.network.backbone
     if name not in ARCHITECTURES:
         raise ValueError(

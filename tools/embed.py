@@ -26,7 +26,7 @@ with quiet.start():
 
     from tf_dpred.data import folder as image_folder
     from tf_dpred.data import image_files
-    from tf_dpred.encoders.restore import newest_export
+    from tf_dpred.encoders.settings import newest_export
     from tf_dpred.system.files import printable
 
 BATCH = 64

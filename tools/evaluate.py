@@ -33,12 +33,12 @@ def evaluations(given: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
       ValueError: see `evaluation.run.Evaluation`.
     """
     with quiet.start():
-        from tf_dpred.encoders import restore
+        from tf_dpred.encoders import settings
         from tf_dpred.evaluation.evaluate import Evaluation
 
     found = {}
     for encoder in (given.get("encoder", "online"), "untrained"):
-        config = restore.evaluation_config({**given, "encoder": encoder})
+        config = settings.of_encoder({**given, "encoder": encoder})
         evaluation = Evaluation(config)
         for mode in MODES if encoder != "untrained" else MODES[:2]:
             found[mode, encoder] = evaluation.run(mode, reuse=True)

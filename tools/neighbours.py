@@ -22,7 +22,7 @@ with quiet.start():
     import tensorflow as tf
 
     from tf_dpred.data import image_files
-    from tf_dpred.encoders.restore import newest_export
+    from tf_dpred.encoders.settings import newest_export
     from tf_dpred.evaluation import knn
     from tf_dpred.system.files import printable
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred.config import refuse
+from tf_dpred.config import Config, refuse
 from tf_dpred.data import folder, source, tfds_images
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.source import Source, subset
@@ -57,6 +57,30 @@ def open_source(
         return folder.open_folder(data_dir, split, limit, bad_images, split_flag)
     return tfds_images.open_tfds(
         dataset, split, data_dir, shuffle_buffer, limit, split_flag
+    )
+
+
+def training_source(config: Config, bad_images: BadImages | None = None) -> Source:
+    """The images that a run trains on.
+
+    Args:
+      config: of the run.
+      bad_images: counts the files of a folder that cannot be used.
+
+    Raises:
+      ValueError: as `open_source`.
+    """
+    data = config.data
+    split = data.split
+    if split is None:
+        split, _ = default_splits(data.dataset, data.data_dir)
+    return open_source(
+        data.dataset,
+        split,
+        data.data_dir,
+        shuffle_buffer=data.shuffle_buffer,
+        limit=data.train_size,
+        bad_images=bad_images,
     )
 
 

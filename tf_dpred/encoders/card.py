@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tf_dpred.config import EvaluationConfig
-from tf_dpred.encoders.restore import CARD, FORMAT_VERSION, Encoder
+from tf_dpred.encoders.restore import Encoder
+from tf_dpred.encoders.settings import CARD, FORMAT_VERSION
 from tf_dpred.records import results
 from tf_dpred.system import devices
 

@@ -4,7 +4,7 @@ export/<step>/
   saved_model.pb, variables/   preprocessing and both outputs; TensorFlow alone
   encoder.keras                square images -> representation, for Keras
   encoder.onnx, encoder.tflite the same network where the converters are installed
-  card.md, .json         what it is, how it was made, what it scores
+  model_card.md, .json         what it is, how it was made, what it scores
 """
 
 from __future__ import annotations
@@ -20,16 +20,23 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from tf_dpred.config import Config, refuse
+from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data import image_files, image_ops
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.encoders import card, restore
 from tf_dpred.encoders.restore import Encoder
+from tf_dpred.evaluation.evaluate import setup
 
 # Of any shape, since this package refuses a wrong one in clearer words.
 IMAGES = tf.TensorSpec(None, tf.float32, name="images")
 ACCEPTED_IMAGES = "accepted: [batch, height, width, 3], uint8 or float in [0, 255]"
 ACCEPTED_ENCODED = "accepted: a batch of encoded images, [batch]"
+
+
+def run(config: Config, files: FilesConfig) -> None:
+    """Runs `--mode=export`; `config` is that of `settings.of_encoder`."""
+    setup(config)
+    print(f"exported to {write(config)}")
 
 
 def write(config: Config) -> Path:
@@ -38,13 +45,13 @@ def write(config: Config) -> Path:
     An export that is there already is replaced.
 
     Args:
-      config: of `restore.evaluation_config`; Keras' precision must be float32.
+      config: of `settings.of_encoder`; Keras' precision must be float32.
 
     Returns:
       The numbered directory.
 
     Raises:
-      ValueError: see `restore.open_encoder`.
+      Refused: see `restore.open_encoder`.
     """
     if config.evaluation.export_dir is not None:
         refuse("export_dir", config.evaluation.export_dir, "none with --mode=export")

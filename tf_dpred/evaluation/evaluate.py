@@ -67,7 +67,7 @@ class Evaluation:
     """An opened encoder and labelled data; making one does everything but compute.
 
     Args:
-      config: of `restore.evaluation_config`.
+      config: of `encoders.settings.of_encoder`.
 
     Raises:
       Refused: there is no such encoder, data set, split or label.

@@ -10,8 +10,12 @@ from tf_dpred.config import refuse
 from tf_dpred.system.files import write_whole
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, flag: str = "workdir") -> dict[str, Any]:
     """The object in a JSON file; empty where there is no file.
+
+    Args:
+      path: of the file.
+      flag: that names its directory, for the message.
 
     Raises:
       Refused: the file is damaged, or holds something other than an object.
@@ -24,9 +28,9 @@ def read(path: Path) -> dict[str, Any]:
             raise ValueError(f"it holds a {type(value).__name__}, not an object")
     except ValueError as error:
         refuse(
-            "workdir",
+            flag,
             str(path.parent),
-            "one that is whole, or a new workdir",
+            f"one that is whole, or a new {flag}",
             detail=f" with a damaged {path.name} ({error})",
         )
     return value

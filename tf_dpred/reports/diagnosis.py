@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_dpred.config import Config
+from tf_dpred.config import Config, FilesConfig, refuse
+from tf_dpred.encoders import settings
 from tf_dpred.records import json_files
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.theory import measures, modes
@@ -23,8 +24,6 @@ COLLAPSED_RANK = 2.0  # effective directions around the mean
 LOW_SPREAD, LOW_RANK = 0.25, 4.0  # a fall below these is a warning
 FADED = 1e-3  # of the largest eigenvalue of F that was ever measured
 ALIGNED = 0.9
-FROM_STATISTICS = ("direct", "direct_copy", "direct_set")
-TRAINED = ("linear", "symmetric")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,29 +63,31 @@ def records(workdir: str) -> tuple[Config, list[dict], list[dict]]:
     """What a run wrote down, as `judge` takes it.
 
     Raises:
-      ValueError: the directory holds no run that was measured at least once.
+      Refused: the directory holds no run that was measured at least once.
     """
+    config = Config.from_dict(settings.recorded({"workdir": workdir}))
     path = Workdir(workdir)
-    flags = json_files.read(path.flags).get("flags")
-    if flags is None:
-        raise ValueError(
-            f"--workdir: received {workdir!r} without the flags of a run in "
-            "flags.json, accepted: the work directory of a run."
-        )
     entries = json_files.read_lines(path.theory)
     if not entries:
-        raise ValueError(
-            f"--workdir: received {workdir!r} without a measurement in theory.jsonl, "
-            "accepted: a run of at least one epoch, or with --theory_every."
+        refuse(
+            "workdir",
+            workdir,
+            "a run of at least one epoch, or with --theory_every",
+            detail=" without a measurement in theory.jsonl",
         )
-    return Config.from_dict(flags), entries, json_files.read_lines(path.epochs)
+    return config, entries, json_files.read_lines(path.epochs)
+
+
+def run(config: Config, files: FilesConfig) -> None:
+    """Runs `--mode=diagnose` on `--workdir`."""
+    print(report(config.training.workdir))
 
 
 def report(workdir: str) -> str:
     """The diagnosis as text; draws `theory.png` and `.svg` where Matplotlib is.
 
     Raises:
-      ValueError: see `records`.
+      Refused: see `records`.
     """
     config, entries, epochs = records(workdir)
     found = judge(config, entries, epochs)
@@ -218,14 +219,14 @@ def _levers(config: Config, last: dict) -> list[str]:
     if predictor.predictor == "none":
         return ["no predictor: in the theory every mode decays (Theorem 2, W_p = I)"]
     lines = []
-    if predictor.predictor in TRAINED:
+    if _trains_a_matrix(config):
         multiplier = config.optimizer.predictor_lr_multiplier
         lines.append(
             f"the predictor is trained, at {multiplier:g} x the learning rate: more "
             "shrinks the basin of collapse (#1) and keeps alignment (#6), but features "
             "stay smaller (#2)"
         )
-    elif predictor.predictor in FROM_STATISTICS:
+    elif predictor.facts.set_from_f:
         lines.append(
             "the predictor is set from F, so it is aligned by construction"
             if predictor.freq == 1
@@ -239,9 +240,14 @@ def _levers(config: Config, last: dict) -> list[str]:
         )
     else:
         lines.append("no EMA: tau = 1 from the start; alignment has no curriculum (#8)")
-    if predictor.predictor in TRAINED and config.optimizer.optimizer == "sgd":
+    if _trains_a_matrix(config) and config.optimizer.optimizer == "sgd":
         lines.append(_decay(config, last))
     return lines
+
+
+def _trains_a_matrix(config: Config) -> bool:
+    """Whether the theory of a trained predictor is about this one."""
+    return config.predictor.facts.trained and config.predictor.facts.matrix
 
 
 def _decay(config: Config, last: dict) -> str:
@@ -287,17 +293,17 @@ def _advice(state: str, config: Config) -> list[str]:
             )
         elif optimizer.weight_decay:
             lines.append("less --weight_decay narrows the basin of collapse (#4, #5)")
-        if name in TRAINED and own_rate:
+        if _trains_a_matrix(config) and own_rate:
             lines.append("--predictor_lr_multiplier above 1 shrinks the basin (#1)")
         lines.append(
             "a lower --base_lr, more --warmup_epochs: the theory's steps are small"
         )
     else:
-        if name in FROM_STATISTICS:
+        if config.predictor.facts.set_from_f:
             lines.append("--freq=1: W is set after every step")
         else:
             lines.append("--predictor=direct is aligned by construction")
-        if name in TRAINED:
+        if _trains_a_matrix(config):
             lines.append("more --epochs: a trained predictor aligns over time")
             if not objective.ema:
                 lines.append("--ema lets alignment come first (#8)")
@@ -322,7 +328,7 @@ def _limits(config: Config) -> list[str]:
         )
     elif optimizer.momentum:
         lines.append("momentum counts as a longer step only")
-    if config.predictor.predictor == "mlp":
-        lines.append("its predictor is a matrix, the mlp is not")
+    if not config.predictor.facts.matrix:
+        lines.append(f"its predictor is a matrix, {config.predictor.predictor} is not")
     lines.append("so thresholds are orders of magnitude; trust the directions")
     return lines

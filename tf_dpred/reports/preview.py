@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred.config import Config
+from tf_dpred.config import Config, FilesConfig
 from tf_dpred.data import pipeline
-from tf_dpred.data.bad_images import named_errors
+from tf_dpred.data.bad_images import BadImages, named_errors
+from tf_dpred.data.datasets import training_source
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import view_pair
@@ -21,13 +22,19 @@ LEGIBLE = 96
 """Pixels on a screen that an image should fill: smaller ones are enlarged."""
 
 
+def run(config: Config, files: FilesConfig) -> None:
+    """Runs `--mode=preview`."""
+    bad_images = BadImages(config.data.max_bad_images)
+    print(f"wrote {write(config, training_source(config, bad_images))}")
+
+
 def write(config: Config, source: Source) -> Path:
     """Writes `preview.png`, see `picture`, into the work directory -> its path.
 
     Small images are enlarged by a whole number, pixel by pixel.
 
     Raises:
-      ValueError: the directory cannot be written to.
+      Refused: the directory cannot be written to.
     """
     workdir = Workdir(config.training.workdir)
     workdir.create()

@@ -50,8 +50,15 @@ def log(run: Pretraining) -> None:
         optimizer.base_lr,
         config.training.batch_size,
         optimizer.lr_schedule,
-        optimizer.warmup_epochs,
+        config.warmup_epochs,
     )
+    if config.warmup_epochs != optimizer.warmup_epochs:
+        logging.info(
+            "--warmup_epochs: %g is not less than --epochs=%d; %g is used",
+            optimizer.warmup_epochs,
+            config.training.epochs,
+            config.warmup_epochs,
+        )
     if isinstance(model.optimizer, LARS):
         learned = model.learned_variables
         excluded = [v.path for v in learned if model.optimizer.is_excluded(v)]

@@ -60,7 +60,7 @@ def _silence() -> Iterator[None]:
             yield
             if "tensorflow" in sys.modules:
                 sys.modules["tensorflow"].config.list_physical_devices()
-        except BaseException:
+        except Exception:
             held.seek(0)
             os.write(stderr, held.read())
             raise

@@ -28,12 +28,11 @@ def dataset(config: Config, stage: str):
     """Batches after a stage; of `read` and `decode`, single images."""
     import tensorflow as tf
 
-    from tf_dpred import build
-    from tf_dpred.data import image_ops, pipeline
+    from tf_dpred.data import datasets, image_ops, pipeline
     from tf_dpred.data.views import ViewPair, view_pair
 
     data, training = config.data, config.training
-    source = build.training_source(config)
+    source = datasets.training_source(config)
     if stage in ("read", "decode"):
         files = source.examples(None).repeat().map(_encoded, tf.data.AUTOTUNE)
         if stage == "decode":

@@ -1,39 +1,35 @@
-"""The modes that use a trained encoder: linear_eval, knn, finetune and export."""
+"""`--mode=linear_eval`, `knn` and `finetune`: one evaluation, printed as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from tf_dpred.config import Config, FilesConfig
 from tf_dpred.data.bad_images import named_errors
-from tf_dpred.encoders import export, restore
-from tf_dpred.evaluation.evaluate import Evaluation, setup
+from tf_dpred.evaluation.evaluate import Evaluation
 from tf_dpred.records import results
 
 
-def run(mode: str, given: Mapping[str, Any]) -> str:
-    """Runs one mode on a finished pre-training.
+def linear_eval(config: Config, files: FilesConfig) -> None:
+    """Runs `--mode=linear_eval`; `config` is that of `encoders.settings.of_encoder`."""
+    _run("linear_eval", config)
 
-    Args:
-      mode: `linear_eval`, `knn`, `finetune` or `export`.
-      given: the settings of the command line; the rest is that of the run.
 
-    Returns:
-      What to tell the user.
+def knn(config: Config, files: FilesConfig) -> None:
+    """Runs `--mode=knn`, as `linear_eval`."""
+    _run("knn", config)
 
-    Raises:
-      ValueError: see `restore` and `evaluation.run`.
-      OSError: an image could not be read.
-    """
-    config = restore.evaluation_config(given)
-    if mode == "export":
-        setup(config)
-        return f"exported to {export.write(config)}"
-    evaluation = Evaluation(config)
+
+def finetune(config: Config, files: FilesConfig) -> None:
+    """Runs `--mode=finetune`, as `linear_eval`."""
+    _run("finetune", config)
+
+
+def _run(mode: str, config: Config) -> None:
     with named_errors():
-        result = evaluation.run(mode)
+        result = Evaluation(config).run(mode)
     header = ("start" if mode == "finetune" else "encoder", "top-1", "top-5", "chosen")
-    return results.table(header, _rows(result))
+    print(results.table(header, _rows(result)))
 
 
 def _rows(result: dict[str, Any]) -> list[tuple[str, ...]]:

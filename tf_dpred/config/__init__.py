@@ -1,0 +1,154 @@
+"""What a run is: frozen dataclasses, validated where they are made.
+
+Every field is also a command-line flag of the same name (`flags.py`), so names are
+unique over all sections and an error can name the flag. Nothing here imports
+TensorFlow: a wrong value stops a program before anything slow happens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tf_dpred.config.method import (
+    METHODS,
+    PREDICTORS,
+    SOLVERS,
+    ObjectiveConfig,
+    PredictorConfig,
+    PredictorFacts,
+)
+from tf_dpred.config.sections import (
+    RESNETS,
+    DataConfig,
+    EvaluationConfig,
+    FilesConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
+from tf_dpred.config.setting import Section, field_types, refuse
+
+__all__ = [
+    "METHODS",
+    "PREDICTORS",
+    "RESNETS",
+    "SECTIONS",
+    "SOLVERS",
+    "Config",
+    "DataConfig",
+    "EvaluationConfig",
+    "FilesConfig",
+    "NetworkConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "PredictorConfig",
+    "PredictorFacts",
+    "TrainingConfig",
+    "field_types",
+    "refuse",
+]
+
+SECTIONS: dict[str, type[Section]] = {
+    "data": DataConfig,
+    "network": NetworkConfig,
+    "predictor": PredictorConfig,
+    "objective": ObjectiveConfig,
+    "optimizer": OptimizerConfig,
+    "training": TrainingConfig,
+    "evaluation": EvaluationConfig,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All settings of a run.
+
+    `Config.from_dict` is the usual way to make one: it takes the flat names of the
+    command line and fills in what `method` stands for.
+    """
+
+    method: str = "directpred"
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
+    predictor: PredictorConfig = dataclasses.field(default_factory=PredictorConfig)
+    objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            refuse("method", self.method, "one of " + ", ".join(METHODS))
+        name, freq = self.predictor.predictor, self.predictor.freq
+        facts = self.predictor.facts
+        # The iso loss reads f.(W f) as |W^(1/2) f|^2.
+        if self.objective.loss == "iso" and not (facts.symmetric and freq == 1):
+            symmetric = [n for n, facts in PREDICTORS.items() if facts.symmetric]
+            refuse(
+                "loss",
+                "iso",
+                "cosine or mse with this predictor; iso needs a symmetric, never "
+                f"gradient-trained W: --predictor={', '.join(symmetric)} and --freq=1",
+            )
+        if not facts.trained and (freq == 1 or name == "none"):
+            self._check_no_predictor_group(name)
+        strength = self.data.view_strength
+        if strength != 1.0 and self.data.views != "simclr":
+            refuse("view_strength", strength, "1 unless --views=simclr")
+
+    @property
+    def warmup_epochs(self) -> float:
+        """Epochs of warm-up; a tenth of a run that is not longer than its warm-up.
+
+        So a recipe can be tried with `--epochs=1`, and continued with more.
+        """
+        asked, epochs = self.optimizer.warmup_epochs, self.training.epochs
+        return asked if asked < epochs else epochs / 10
+
+    def _check_no_predictor_group(self, name: str) -> None:
+        """Refuses optimizer settings for a predictor that has nothing to train."""
+        for field in dataclasses.fields(OptimizerConfig):
+            value = getattr(self.optimizer, field.name)
+            if field.name.startswith("predictor_") and value != field.default:
+                refuse(
+                    field.name,
+                    value,
+                    f"{field.default} with --predictor={name}, which no gradient trains"
+                    + ("" if name == "none" else " at --freq=1"),
+                )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """A Config from flat names, those of the flags.
+
+        Args:
+          values: name -> value. A name left out takes its default: for `predictor`
+            and `ema` that of `method`, else that of the dataclass.
+
+        Raises:
+          Refused: a value that is not accepted.
+          ValueError: an unknown name.
+        """
+        values = dict(values)
+        method = values.pop("method", cls.method)
+        values = {**METHODS.get(method, {}), **values}
+        sections: dict[str, Any] = {}
+        for section, kind in SECTIONS.items():
+            names = {field.name for field in dataclasses.fields(kind)}
+            own = {name: values.pop(name) for name in sorted(names & values.keys())}
+            sections[section] = kind(**own)
+        if values:
+            raise ValueError(
+                f"Unknown settings: received {sorted(values)}, accepted: the flags "
+                "of `python -m tf_dpred.main --helpfull`."
+            )
+        return cls(method=method, **sections)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Flat name -> value; `Config.from_dict(c.to_dict()) == c`."""
+        values: dict[str, Any] = {"method": self.method}
+        for section in SECTIONS:
+            values.update(dataclasses.asdict(getattr(self, section)))
+        return values

@@ -1,0 +1,317 @@
+"""Settings of everything around the method: data, networks, training, evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from tf_dpred.config.setting import Section, refuse, setting
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(Section):
+    dataset: str = setting(
+        "digits", "digits, folder, or the name of a TFDS image data set"
+    )
+    data_dir: str | None = setting(
+        None, "the image folder, or the directory that holds TFDS data sets"
+    )
+    split: str | None = setting(
+        None, "training split in TFDS syntax; none: the data set's own"
+    )
+    image_size: int = setting(32, "side of a view in pixels", at_least=8, at_most=2048)
+    views: str = setting(
+        "digits",
+        "augmentation preset",
+        choices=("byol", "simclr", "stl10", "cifar", "digits"),
+    )
+    view_strength: float = setting(
+        1.0, "colour jitter strength of --views=simclr", at_least=0.0, at_most=2.0
+    )
+    augment_on: str = setting(
+        "host",
+        "where views are flipped, jittered, grayed, blurred and solarised: by the "
+        "host's processor or in the training step",
+        choices=("host", "device"),
+    )
+    shuffle_buffer: int = setting(
+        10_000, "encoded images in the shuffle buffer of a TFDS source", at_least=1
+    )
+    max_bad_images: int = setting(
+        100,
+        "files of a folder that may be unusable (left out, named) before a run stops",
+        at_least=0,
+    )
+    train_size: int | None = setting(
+        None, "train on this many images of the split only", at_least=1
+    )
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the input makes whole views, and the step nothing of them."""
+        return self.augment_on == "host"
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig(Section):
+    backbone: str = setting(
+        "resnet18",
+        "resnet18, resnet34, resnet50, resnet101, or a keras.applications name",
+    )
+    width: float = setting(
+        1.0, "multiplies the ResNet's channels (1: first stage 64)", above=0.0
+    )
+    stem: str = setting(
+        "small",
+        "first layer: 7x7 stride 2 and max-pool, or 3x3 stride 1 without",
+        choices=("imagenet", "small"),
+    )
+    zero_init_last_gamma: bool = setting(
+        False, "start each residual branch at zero (its last BN gamma)"
+    )
+    projector_layers: int = setting(
+        2, "Dense layers of the projector", at_least=2, at_most=3
+    )
+    projector_hidden: int = setting(512, "hidden units of the projector", at_least=1)
+    projector_dim: int = setting(
+        128, "d, the length of a projection", at_least=2, at_most=8192
+    )
+    projector_bn_affine: bool = setting(
+        False, "hidden BN of the projector has gamma and beta"
+    )
+    projector_output_bias: bool = setting(True, "the projector's last layer has a bias")
+    projector_output_bn: bool = setting(
+        False, "BN without gamma and beta after the projector's last layer"
+    )
+
+    def check(self) -> None:
+        if self.backbone not in RESNETS and self.width != 1.0:
+            refuse("width", self.width, "1 with a keras.applications backbone")
+        if self.backbone in RESNETS and round(64 * self.width) < 1:
+            refuse("width", self.width, "at least 1/64")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig(Section):
+    optimizer: str = setting(
+        "sgd",
+        "sgd and lars decay inside the gradient; adamw decoupled",
+        choices=("sgd", "lars", "adamw"),
+    )
+    base_lr: float = setting(
+        0.06, "learning rate per 256 images of the batch", above=0.0
+    )
+    lr_schedule: str = setting(
+        "constant", "after the warm-up", choices=("constant", "cosine")
+    )
+    warmup_epochs: float = setting(
+        0.0,
+        "epochs of linear warm-up from 0; a tenth of a run that is no longer than this",
+        at_least=0.0,
+    )
+    momentum: float = setting(0.9, "momentum of sgd and lars", at_least=0.0, below=1.0)
+    weight_decay: float = setting(4e-4, "weight decay", at_least=0.0)
+    predictor_weight_decay: float | None = setting(
+        None, "weight decay of the predictor; none: --weight_decay", at_least=0.0
+    )
+    predictor_lr_multiplier: float = setting(
+        1.0, "learning rate of the predictor over that of the network", above=0.0
+    )
+    predictor_lr_schedule: str = setting(
+        "same",
+        "the network's schedule, or its peak throughout (SimSiam)",
+        choices=("same", "constant"),
+    )
+
+    def check(self) -> None:
+        own_group = (
+            self.predictor_weight_decay is not None
+            or self.predictor_lr_multiplier != 1.0
+            or self.predictor_lr_schedule != "same"
+        )
+        if self.optimizer == "adamw" and own_group:
+            refuse(
+                "optimizer",
+                self.optimizer,
+                "sgd or lars where the predictor has its own decay or learning rate",
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig(Section):
+    epochs: int = setting(30, "passes over the training images", at_least=1)
+    batch_size: int = setting(
+        128,
+        "images (pairs of views) of one optimizer step, over all devices",
+        at_least=2,
+    )
+    accumulation_steps: int = setting(
+        1, "micro-batches that one optimizer step is split into", at_least=1
+    )
+    precision: str = setting(
+        "float32",
+        "Keras dtype policy",
+        choices=("float32", "mixed_bfloat16", "mixed_float16", "float64"),
+    )
+    jit_compile: bool = setting(False, "compile the step by XLA (slow on CPU)")
+    run_eagerly: bool = setting(
+        False, "run the step operation by operation, to look into it (slow)"
+    )
+    steps_per_execution: int = setting(
+        1, "optimizer steps in one call of the compiled function", at_least=1
+    )
+    strategy: str = setting(
+        "auto",
+        "tf.distribute strategy; auto: a TPU if there is one, several workers if "
+        "TF_CONFIG names them, all GPUs if there are several, else one device",
+        choices=("auto", "one", "mirrored", "multi_worker", "tpu"),
+    )
+    worker_timeout: float = setting(
+        300.0, "seconds that the workers of TF_CONFIG wait for each other", above=0.0
+    )
+    tpu: str | None = setting(None, "name or address of the TPU; none: the local one")
+    logical_cpus: int = setting(
+        1, "split the CPU into devices to try --strategy=mirrored", at_least=1
+    )
+    seed: int = setting(0, "of weights, order and views", at_least=0, below=2**31)
+    deterministic: bool = setting(False, "bit-equal runs, at some cost in speed")
+    workdir: str = setting(
+        "runs/default", "directory of the run: settings, checkpoints, curves, results"
+    )
+    checkpoint_every: int = setting(
+        1000,
+        "steps between checkpoints, besides those after each epoch; 0: those only",
+        at_least=0,
+    )
+    keep_checkpoints: int = setting(3, "checkpoints kept", at_least=1)
+    background_checkpoints: bool = setting(
+        False, "write checkpoints from a thread while training goes on"
+    )
+    on_nonfinite: str = setting(
+        "stop",
+        "when loss, gradient norm, F or W is not finite: stop, or skip the update",
+        choices=("stop", "skip"),
+    )
+    log_every: int = setting(50, "steps between TensorBoard points", at_least=1)
+    profile: str | None = setting(
+        None, "start:stop, optimizer steps that are traced for TensorBoard's profiler"
+    )
+
+    @property
+    def profiled_steps(self) -> tuple[int, int] | None:
+        """First and last step of `profile`."""
+        if self.profile is None:
+            return None
+        start, _, stop = self.profile.partition(":")
+        return int(start), int(stop)
+
+    def check(self) -> None:
+        self._check_profile()
+        if self.batch_size % self.accumulation_steps:
+            refuse(
+                "accumulation_steps",
+                self.accumulation_steps,
+                f"a divisor of --batch_size={self.batch_size}",
+            )
+        if self.batch_size // self.accumulation_steps < 2:
+            refuse(
+                "accumulation_steps",
+                self.accumulation_steps,
+                "at least 2 images a micro-batch, which BatchNorm needs",
+            )
+        if self.strategy == "one" and self.logical_cpus > 1:
+            refuse("strategy", "one", "mirrored or auto with --logical_cpus above 1")
+        if self.strategy == "multi_worker" and self.logical_cpus > 1:
+            refuse("logical_cpus", self.logical_cpus, "1 with --strategy=multi_worker")
+        if self.precision == "float64" and self.jit_compile:
+            refuse("jit_compile", True, "false with --precision=float64")
+        if self.deterministic and self.jit_compile:
+            # Keras would leave XLA out without a word.
+            refuse("jit_compile", True, "false with --deterministic")
+        if self.run_eagerly and self.jit_compile:
+            refuse("jit_compile", True, "false with --run_eagerly")
+
+    def _check_profile(self) -> None:
+        if self.profile is None:
+            return
+        found = re.fullmatch(r"(\d+):(\d+)", self.profile)
+        if not found or not 0 < int(found[1]) < int(found[2]):
+            refuse("profile", self.profile, "two steps start:stop, 0 < start < stop")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig(Section):
+    knn_every: int = setting(5, "epochs between kNN evaluations; 0: never", at_least=0)
+    knn_k: int = setting(200, "neighbours", at_least=1)
+    knn_temperature: float = setting(
+        0.1, "T of the vote weight exp(cosine/T)", above=0.0
+    )
+    knn_train_size: int = setting(
+        20_000, "labelled training images searched", at_least=1
+    )
+    knn_test_size: int = setting(5_000, "test images classified", at_least=1)
+    theory_every: int = setting(
+        0,
+        "steps between measurements of spectra and alignment; 0: at each epoch's end",
+        at_least=0,
+    )
+    eval_train_split: str | None = setting(
+        None, "labelled split that is searched; none: the data set's train split"
+    )
+    eval_test_split: str | None = setting(
+        None, "split that is classified; none: the data set's test or validation"
+    )
+    encoder: str = setting(
+        "online",
+        "the network to evaluate or export; untrained: as the run started",
+        choices=("online", "target", "untrained"),
+    )
+    export_dir: str | None = setting(
+        None, "evaluate this export; none: the checkpoint of --workdir"
+    )
+    protocol: str = setting(
+        "features",
+        "linear_eval: logistic regression on features, or random crops and a "
+        "learning rate chosen on held-out images",
+        choices=("features", "imagenet"),
+    )
+    label_fraction: float = setting(
+        0.1, "class-balanced part of the labels for finetune", above=0.0, at_most=1.0
+    )
+    eval_epochs: int | None = setting(
+        None, "epochs of linear_eval or finetune; none: the protocol's", at_least=1
+    )
+    eval_batch_size: int | None = setting(
+        None, "batch of linear_eval or finetune; none: the protocol's", at_least=1
+    )
+    eval_lr: float | None = setting(
+        None,
+        "learning rate per 256 images of linear_eval --protocol=imagenet or "
+        "finetune; none: chosen on held-out training images",
+        above=0.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FilesConfig(Section):
+    """What single modes read and write; no part of a run's settings."""
+
+    output: str | None = setting(
+        None, "the file that the mode writes; of shrink_images, the folder"
+    )
+    features: str | None = setting(
+        None, "features.npz of --mode=embed, to be searched by --mode=neighbours"
+    )
+    query: str | None = setting(None, "the image file whose neighbours are shown")
+    neighbours: int = setting(8, "nearest images shown", at_least=1)
+    beside: str | None = setting(
+        None, "work directories that --mode=report shows beside --workdir: DIR,DIR"
+    )
+    short_side: int = setting(
+        512, "of the images that shrink_images makes, in pixels", at_least=8
+    )
+    quality: int = setting(
+        95, "of the JPEGs that shrink_images makes", at_least=1, at_most=100
+    )

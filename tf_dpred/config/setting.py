@@ -1,0 +1,102 @@
+"""A setting: a field with help and range, checked when its section is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from typing import Any, NoReturn
+
+from tf_dpred.errors import Refused
+
+
+def refuse(name: str, received: Any, accepted: str, *, detail: str = "") -> NoReturn:
+    """Raises the one-line error for bad input: flag, received, accepted.
+
+    Args:
+      name: of the flag, or of an environment variable (in capital letters).
+      received: the value.
+      accepted: in words, without a full stop.
+      detail: what else is known of the value; follows it without a space.
+
+    Raises:
+      Refused: always.
+    """
+    option = name if name.isupper() else f"--{name}"
+    raise Refused(f"{option}: received {received!r}{detail}, accepted: {accepted}.")
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A dataclass field with the help text and the range of its flag."""
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "bounds": {
+            "at least": at_least,
+            "above": above,
+            "at most": at_most,
+            "below": below,
+        },
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """Checks type, choices and range of every field when it is made."""
+
+    def __post_init__(self) -> None:
+        kinds = field_types(type(self))
+        for field in dataclasses.fields(self):
+            self._check(field, getattr(self, field.name), *kinds[field.name])
+        self.check()
+
+    def check(self) -> None:
+        """Rules between fields; sections override it."""
+
+    def _check(
+        self, field: dataclasses.Field, value: Any, kind: type, optional: bool
+    ) -> None:
+        if value is None:
+            if not optional:
+                refuse(field.name, value, f"a value of type {kind.__name__}")
+            return
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+            object.__setattr__(self, field.name, value)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            refuse(field.name, value, f"a value of type {kind.__name__}")
+        choices = field.metadata["choices"]
+        if choices and value not in choices:
+            refuse(field.name, value, "one of " + ", ".join(choices))
+        if isinstance(value, float) and math.isinf(value):
+            refuse(field.name, value, "a finite number")
+        bounds = {k: v for k, v in field.metadata["bounds"].items() if v is not None}
+        inside = {
+            "at least": lambda bound: value >= bound,
+            "above": lambda bound: value > bound,
+            "at most": lambda bound: value <= bound,
+            "below": lambda bound: value < bound,
+        }
+        # NaN compares false with every bound, so it is refused here too.
+        if not all(inside[word](bound) for word, bound in bounds.items()):
+            words = " and ".join(f"{word} {bound}" for word, bound in bounds.items())
+            refuse(field.name, value, words + (" (or none)" if optional else ""))
+
+
+def field_types(section: type[Section]) -> dict[str, tuple[type, bool]]:
+    """Name of each field -> its python type, and whether it may be None."""
+    kinds = {}
+    for name, hint in typing.get_type_hints(section).items():
+        kind, *none = typing.get_args(hint) or (hint,)
+        kinds[name] = kind, bool(none)
+    return kinds

@@ -1,0 +1,121 @@
+"""The settings of a trained encoder: read before TensorFlow and Keras are imported."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tf_dpred.config import Config, NetworkConfig, refuse
+from tf_dpred.records import json_files
+from tf_dpred.records.workdir import Workdir
+
+# Of an export: its files and the keys of its card.
+FORMAT_VERSION = 1
+CARD = "model_card.json"
+_CARD_KEYS = {"encoder", "step", "flags"}
+# What belongs to one data set, and means nothing for another.
+_OF_THE_DATASET = (
+    "data_dir",
+    "split",
+    "train_size",
+    "eval_train_split",
+    "eval_test_split",
+)
+
+
+def of_encoder(given: Mapping[str, Any]) -> Config:
+    """The settings of an encoder's own run, changed by those that are given.
+
+    So `--mode=linear_eval --workdir=W` needs no other flag. Another `dataset` drops
+    what was recorded of the old one (directory, splits). With `export_dir` and no
+    `workdir`, results are written into the export.
+
+    Args:
+      given: flat name -> value, as on the command line.
+
+    Raises:
+      Refused: no run or export there, or a given setting that contradicts the
+        network that was trained.
+    """
+    trained = recorded(given)
+    merged = dict(trained)
+    if given.get("export_dir") is not None:
+        merged["workdir"] = str(newest_export(Path(given["export_dir"])))
+    if given.get("dataset", trained["dataset"]) != trained["dataset"]:
+        merged = {k: v for k, v in merged.items() if k not in _OF_THE_DATASET}
+    config = Config.from_dict({**merged, **given})
+    fixed = [field.name for field in dataclasses.fields(NetworkConfig)]
+    for name in (*fixed, "image_size", "views", "view_strength"):
+        if name in given and given[name] != trained[name]:
+            refuse(name, given[name], f"{trained[name]!r}, as it was trained")
+    return config
+
+
+def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of the run that made an encoder, by name.
+
+    Args:
+      given: `export_dir` or `workdir`, which are looked at in this order.
+
+    Raises:
+      Refused: no run or export there, or one that this version does not know.
+    """
+    if given.get("export_dir") is not None:
+        name, path = "export_dir", newest_export(Path(given["export_dir"]))
+        found = read_card(path)["flags"]
+    else:
+        name, path = "workdir", Path(given.get("workdir", Config().training.workdir))
+        record = json_files.read(Workdir(path).flags)
+        if not record:
+            refuse(name, str(path), "the work directory of a pre-training")
+        found = record.get("flags")
+    if not isinstance(found, dict):
+        refuse(name, str(path), "one that is whole", detail=" without recorded flags")
+    # A setting that the run did not know yet had its default.
+    defaults = Config().to_dict()
+    if unknown := sorted(found.keys() - defaults.keys()):
+        refuse(
+            name,
+            str(path),
+            "one of this version of tf_dpred or of an earlier one",
+            detail=f" with unknown settings ({', '.join(unknown)})",
+        )
+    return defaults | found
+
+
+def newest_export(path: Path) -> Path:
+    """The newest numbered export of a work directory, an `export/`, or itself.
+
+    Raises:
+      Refused: there is none.
+    """
+    if (path / CARD).exists():
+        return path
+    for parent in (path / "export", path):
+        found = [p for p in parent.glob("[0-9]*") if (p / CARD).exists()]
+        if found:
+            return max(found, key=lambda p: int(p.name))
+    refuse("export_dir", str(path), "a directory written by --mode=export")
+
+
+def read_card(directory: Path) -> dict[str, Any]:
+    """The model card of an export, as `card.describe` made it.
+
+    Raises:
+      Refused: it is damaged, or of a format that this version does not know.
+    """
+    card = json_files.read(directory / CARD, "export_dir")
+    version = card.get("format_version")
+    if version != FORMAT_VERSION:
+        refuse(
+            "export_dir",
+            str(directory),
+            str(FORMAT_VERSION),
+            detail=f" of format version {version}",
+        )
+    if missing := _CARD_KEYS - card.keys():
+        detail = f" with a {CARD} without {', '.join(sorted(missing))}"
+        refuse("export_dir", str(directory), "one that is whole", detail=detail)
+    return card
