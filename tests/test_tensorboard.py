@@ -116,7 +116,7 @@ def test_tensorboard__settings_as_text_and_for_comparison(tmp_path):
     toys.fit(model, toys.views(1), callbacks=[callback])
     found = accumulated(tmp_path)
     text = tf.make_ndarray(found.Tensors("settings")[0].tensor_proto)
-    assert "| rho | 0.3 |" in text.item().decode().splitlines()
+    assert "| rho       | 0.3    |" in text.item().decode().splitlines()
     content = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     info = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
     values = {name: value for name, value in info.hparams.items()}

@@ -102,9 +102,12 @@ def test_comparison__holds(relation, simulated, holds):
 def test_table__marks_what_fails():
     good = Comparison("Theorem 1", "norm", 1.0, 1.0, tolerance=1e-9)
     bad = dataclasses.replace(good, simulated=2.0)
-    *_, first, second = comparison.table([good, bad]).splitlines()
-    assert first == "| Theorem 1 | norm | 1 | 1 | 1e-09 | yes |"
-    assert second.endswith("| 2 | 1e-09 | NO |")
+    *_, first, second = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in comparison.table([good, bad]).splitlines()
+    )
+    assert first == ["Theorem 1", "norm", "1", "1", "1e-09", "yes"]
+    assert second[-3:] == ["2", "1e-09", "NO"]
 
 
 def test_table__the_documented_one():
@@ -122,5 +125,5 @@ def test_table__the_documented_one():
     page = PAGE.read_text().splitlines()
     first = page.index(printed[0])
     for documented, line in zip(page[first:], printed, strict=False):
-        assert documented.startswith("|---") or told(documented) == told(line)
+        assert told(documented) == told(line)
     assert not page[first + len(printed)]

@@ -25,7 +25,7 @@ from absl import app
 from tf_dpred import flags as tf_dpred_flags
 from tf_dpred.config import Config
 from tf_dpred.main import parse
-from tf_dpred.system import quiet
+from tf_dpred.system import markdown, quiet
 from tools import scaling
 from tools.benchmark.step import model_and_batch
 from tools.hardware import Machine
@@ -166,7 +166,6 @@ def machine_of(job: scaling.Job, parts: dict[str, float], images: float) -> Mach
 
 def report(job: scaling.Job, parts: dict[str, float], machine: Machine) -> str:
     """What was measured, the rates, and the step that they add up to."""
-    from tf_dpred.records import results
 
     def gflops(value: float) -> str:
         return f"{value / 1e9:.1f} GFLOP/s"
@@ -195,7 +194,7 @@ def report(job: scaling.Job, parts: dict[str, float], machine: Machine) -> str:
     largest = ", ".join(f"{name} {share / computed:.1%}" for name, share in shares[:6])
     return "\n".join(
         [
-            results.table(("part", "ms", "rate"), rows),
+            markdown.table(("part", "ms", "rate"), rows),
             "",
             f"decoding and two views: {machine.images_per_core:.0f} images/s a core",
             f"step: computed {1e3 * computed:.0f} ms, measured "

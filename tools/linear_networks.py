@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tf_dpred.system import quiet
+from tf_dpred.system import markdown, quiet
 
 with quiet.start():
     import keras
@@ -269,15 +269,13 @@ def random_start(case: Case) -> tuple[State, np.ndarray, np.ndarray]:
 
 def report(time: float, steps: tuple[int, ...]) -> str:
     """A Markdown table: deviations by step, and the ratio of the last two."""
-    header = [f"h = {time / n:g}" for n in steps]
-    lines = [
-        f"| trained for t = {time:g} | {' | '.join(header)} | last ratio |",
-        "|---" * (len(steps) + 2) + "|",
-    ]
+    by_step = [f"h = {time / n:g}" for n in steps]
+    header = [f"trained for t = {time:g}", *by_step, "last ratio"]
+    rows = []
 
     def add(name: str, found: list[float]) -> None:
         cells = [*(f"{value:.2e}" for value in found), f"{found[-2] / found[-1]:.3f}"]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        rows.append([name, *cells])
 
     for name, case in cases().items():
         start, x, x_aug = random_start(case)
@@ -285,7 +283,7 @@ def report(time: float, steps: tuple[int, ...]) -> str:
     by_steps = [mode_errors(time, n) for n in steps]
     for quantity in by_steps[0]:
         add(f"modes: {quantity}_j", [found[quantity] for found in by_steps])
-    return "\n".join(lines)
+    return markdown.table(header, rows)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from tf_dpred import flags as tf_dpred_flags
 from tf_dpred.config import Config
 from tf_dpred.main import parse
-from tf_dpred.system import quiet
+from tf_dpred.system import markdown, quiet
 from tools.hardware import MACHINES, Machine
 
 VIEWS = 2
@@ -332,7 +332,6 @@ def column(job: Job, machine: Machine, devices: int) -> dict:
 
 def table(columns: Sequence[dict]) -> str:
     """Markdown; milliseconds, a column for each count of devices."""
-    from tf_dpred.records import results
 
     def row(name: str, cell) -> tuple[str, ...]:
         return name, *(cell(c) for c in columns)
@@ -360,7 +359,7 @@ def table(columns: Sequence[dict]) -> str:
         row("memory, GB at least", lambda c: f"{sum(c['memory'].values()) / 1e9:.1f}"),
         row("accumulation_steps that fit", fit),
     ]
-    return results.table(row("ms; devices:", lambda c: f"{c['devices']:,}"), rows)
+    return markdown.table(row("ms; devices:", lambda c: f"{c['devices']:,}"), rows)
 
 
 def options() -> argparse.ArgumentParser:

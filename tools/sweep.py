@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tf_dpred.system import markdown
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 LINE = re.compile(r"(?P<name>[\w.+-]+)\s*(\[(?P<seeds>[\d\s]+)\])?\s*:(?P<flags>.*)")
 MEASURED = {
@@ -122,7 +124,7 @@ def execute(run: Run, root: Path, extra: Sequence[str]) -> dict[str, Any]:
 def table(records: Sequence[dict[str, Any]]) -> str:
     """Of each configuration the mean, and the standard deviation over seeds (n - 1)."""
     header = ["configuration", "seeds", *MEASURED.values()]
-    lines = [header, ["---"] * len(header)]
+    rows = []
     for name in dict.fromkeys(record["name"] for record in records):
         mine = [record for record in records if record["name"] == name]
         cells = [name, str(len(mine))]
@@ -132,8 +134,8 @@ def table(records: Sequence[dict[str, Any]]) -> str:
             if len(values) > 1:
                 cell += f" +- {statistics.stdev(values):.3f}"
             cells.append(cell)
-        lines.append(cells)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        rows.append(cells)
+    return markdown.table(header, rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,6 +13,8 @@ import tensorflow as tf
 from absl import logging
 from tensorboard.plugins.hparams import api as hparams
 
+from tf_dpred.system import markdown
+
 # The group of a curve, where it is not `train`.
 GROUPS = {
     "tau": "schedule",
@@ -79,7 +81,8 @@ class TensorBoard(keras.callbacks.Callback):
         self._write(lambda: tf.summary.image(name, picture[np.newaxis]))
 
     def _write_settings(self) -> None:
-        tf.summary.text("settings", _table(self.settings))
+        rows = [[name, str(value)] for name, value in self.settings.items()]
+        tf.summary.text("settings", markdown.table(["flag", "value"], rows))
         known = {k: v for k, v in self.settings.items() if v is not None}
         hparams.hparams_config(
             hparams=[hparams.HParam(name) for name in known],
@@ -138,9 +141,3 @@ class TensorBoard(keras.callbacks.Callback):
                 for name, value in (logs or {}).items()
             }
         )
-
-
-def _table(settings: Mapping[str, Any]) -> str:
-    """Markdown."""
-    rows = [f"| {name} | {value} |" for name, value in settings.items()]
-    return "\n".join(["| flag | value |", "|---|---|", *rows])

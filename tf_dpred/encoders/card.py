@@ -12,6 +12,7 @@ from tf_dpred.encoders.restore import Encoder
 from tf_dpred.encoders.settings import CARD, FORMAT_VERSION
 from tf_dpred.records import results
 from tf_dpred.system import devices
+from tf_dpred.system.markdown import table
 
 # Where things lay on the machine that trained, and how it was looked at.
 _LEFT_OUT = {"workdir", "data_dir", "tpu"} | {
@@ -73,7 +74,7 @@ def markdown(card: dict[str, Any]) -> str:
         (_title(e), e["dataset"], f"{_score(e):.4f}") for e in card["evaluations"]
     ]
     evaluations = (
-        results.table(("evaluation", "data set", "top-1"), scores)
+        table(("evaluation", "data set", "top-1"), scores)
         if scores
         else "None yet: `--mode=linear_eval`, `knn` or `finetune`, then export again."
     )

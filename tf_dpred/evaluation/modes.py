@@ -7,7 +7,7 @@ from typing import Any
 from tf_dpred.config import Config, FilesConfig
 from tf_dpred.data.bad_images import named_errors
 from tf_dpred.evaluation.evaluate import Evaluation
-from tf_dpred.records import results
+from tf_dpred.system import markdown
 
 
 def linear_eval(config: Config, files: FilesConfig) -> None:
@@ -29,7 +29,7 @@ def _run(mode: str, config: Config) -> None:
     with named_errors():
         result = Evaluation(config).run(mode)
     header = ("start" if mode == "finetune" else "encoder", "top-1", "top-5", "chosen")
-    print(results.table(header, _rows(result)))
+    print(markdown.table(header, _rows(result)))
 
 
 def _rows(result: dict[str, Any]) -> list[tuple[str, ...]]:

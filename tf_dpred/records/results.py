@@ -7,7 +7,6 @@ which it does not touch.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +44,3 @@ def read_all(workdir: Path) -> list[dict[str, Any]]:
     """All evaluations of a work directory, by name."""
     paths = sorted(Workdir(workdir).evaluation.glob("*/result.json"))
     return [json_files.read(path) for path in paths]
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table in aligned columns."""
-    columns = zip(header, *rows, strict=True)
-    widths = [max(len(cell) for cell in column) for column in columns]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines
-    )

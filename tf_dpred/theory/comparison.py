@@ -6,6 +6,8 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
+from tf_dpred.system import markdown
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -41,21 +43,12 @@ class Comparison:
 
 def table(comparisons: Iterable[Comparison]) -> str:
     """A Markdown table with a row for each comparison."""
-    lines = [
-        "| source | quantity | predicted | simulated | tolerance | holds |",
-        "|---|---|---|---|---|---|",
-    ]
+    header = ("source", "quantity", "predicted", "simulated", "tolerance", "holds")
+    rows = []
     for c in comparisons:
         predicted = f"{'' if c.relation == '=' else c.relation + ' '}{c.predicted:.6g}"
         tolerance = f"{c.tolerance:.0e}" if c.relation == "=" else ""
         holds = "yes" if c.holds else "NO"
-        cells = (
-            c.source,
-            c.quantity,
-            predicted,
-            f"{c.simulated:.6g}",
-            tolerance,
-            holds,
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        simulated = f"{c.simulated:.6g}"
+        rows.append((c.source, c.quantity, predicted, simulated, tolerance, holds))
+    return markdown.table(header, rows)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tf_dpred.system import markdown
+
 
 @dataclass
 class Table:
@@ -26,15 +28,9 @@ class Table:
     values: dict[str, Any] = field(default_factory=dict)
 
     def markdown(self) -> str:
-        lines = [f"### {self.title}", "", _line(self.header)]
-        lines += ["|" + "---|" * len(self.header)]
-        lines += [_line(row) for row in self.rows]
-        lines += [f"\n{note}" for note in self.notes]
-        return "\n".join(lines)
-
-
-def _line(cells: Sequence[Any]) -> str:
-    return "| " + " | ".join(map(text, cells)) + " |"
+        rows = [[text(cell) for cell in row] for row in self.rows]
+        parts = [f"### {self.title}", markdown.table(self.header, rows), *self.notes]
+        return "\n\n".join(parts)
 
 
 def text(cell: Any) -> str:
