@@ -128,33 +128,6 @@ def test_pretraining__equals_the_replaced_folder(folders, tmp_path, caplog):
     assert not (tmp_path / "replaced" / "bad_images.txt").exists()
 
 
-def test_check_images(folders, tmp_path):
-    mixed, replaced, bad = folders
-
-    # As in a user's shell: the tests themselves set TensorFlow's log level.
-    own = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-
-    def check(folder):
-        tool = [sys.executable, "tools/check_images.py", str(folder)]
-        done = subprocess.run(
-            tool, cwd=CHECKOUT, env=own, capture_output=True, text=True
-        )
-        return done.returncode, done.stdout, done.stderr.splitlines()
-
-    code, output, said = check(mixed)
-    lines = dict(line.split("\t") for line in output.splitlines())
-    assert code == 1
-    assert sorted(lines) == sorted(bad)
-    assert all(bad[name] in reason for name, reason in lines.items())
-    # The decoders may have said something too.
-    assert f"{len(list(mixed.iterdir())) - 7} images can be used, 7 cannot" in said[-1]
-    all_good = f"{len(list(replaced.iterdir()))} images can be used, 0 cannot"
-    assert check(replaced) == (0, "", [all_good])
-    code, _, (message,) = check(tmp_path)
-    assert code == 2
-    assert "accepted: a folder with images" in message
-
-
 def test_memory__stays_bounded_on_a_huge_picture(folders):
     """Decoded, the 30000 x 30000 picture would take 2.7 GB."""
     program = (

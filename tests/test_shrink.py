@@ -1,10 +1,12 @@
-"""tools/shrink_images.py: small upright copies, made once."""
+"""Small upright copies of photographs, made once."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tools import shrink_images
+from tf_dpred.config import Config, FilesConfig
+from tf_dpred.data import shrink
+from tf_dpred.errors import Refused
 
 
 def write(path, height, width):
@@ -15,15 +17,17 @@ def write(path, height, width):
     return pixels
 
 
-def shrink(folder, output, *more):
-    shrink_images.main([str(folder), str(output), *more])
+def run(folder, output, **settings):
+    config = Config.from_dict({"data_dir": str(folder)})
+    output = None if output is None else str(output)
+    return shrink.run(config, FilesConfig(output=output, **settings))
 
 
 def test_shrink__sizes_names_and_pixels(tmp_path, capsys):
     photos, small = tmp_path / "photos", tmp_path / "small"
     large = write(photos / "a/large.png", 64, 128)
     write(photos / "own.png", 20, 30)
-    shrink(photos, small, "--short_side=32", "--quality=100")
+    assert run(photos, small, short_side=32, quality=100) == 0
     assert "2 images: 2 written, 0 there before, 0 left out" in capsys.readouterr().out
     names = sorted(str(p.relative_to(small)) for p in small.rglob("*.*"))
     assert names == ["a/large.png.jpg", "own.png.jpg", "shrink_images.json"]
@@ -35,41 +39,58 @@ def test_shrink__sizes_names_and_pixels(tmp_path, capsys):
     assert own.shape == (20, 30, 3)
 
 
-def test_shrink__continues_and_names_what_it_leaves_out(tmp_path, capsys):
+def test_shrink__continues_and_names_what_it_leaves_out(tmp_path, capsys, caplog):
     photos, small = tmp_path / "photos", tmp_path / "small"
     write(photos / "a.png", 40, 40)
-    shrink(photos, small)
+    assert run(photos, small) == 0
     kept = (small / "a.png.jpg").stat().st_mtime_ns
     (photos / "bad.jpg").write_bytes(b"no image")
     write(photos / "b.png", 40, 40)
     capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        shrink(photos, small)
-    assert end.value.code == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("left out bad.jpg: not a file of one of the kinds")
-    assert lines[1] == "3 images: 1 written, 1 there before, 1 left out"
+    assert run(photos, small) == 1
+    assert capsys.readouterr().out == (
+        "3 images: 1 written, 1 there before, 1 left out\n"
+    )
+    (said,) = caplog.messages
+    assert said.startswith("left out bad.jpg: not a file of one of the kinds")
     assert (small / "a.png.jpg").stat().st_mtime_ns == kept
-    with pytest.raises(SystemExit, match=r"'short_side': 99.*, accepted: .* 512"):
-        shrink(photos, small, "--short_side=99")
+    with pytest.raises(
+        Refused, match=r"^--short_side: received 99, accepted: 512, wit"
+    ):
+        run(photos, small, short_side=99)
+    with pytest.raises(Refused, match=r"^--quality: received 50, accepted: 95, with w"):
+        run(photos, small, quality=50)
+    (small / "shrink_images.json").write_text('{"short_side":')
+    with pytest.raises(
+        Refused, match=r"^--output: .* with a damaged shrink_images.json"
+    ):
+        run(photos, small)
 
 
-def test_shrink__a_link_to_nothing_is_left_out(tmp_path, capsys):
+def test_shrink__a_link_to_nothing_is_left_out(tmp_path, capsys, caplog):
     photos, small = tmp_path / "photos", tmp_path / "small"
     write(photos / "a.png", 40, 40)
     (photos / "b.png").symlink_to(photos / "gone.png")
-    with pytest.raises(SystemExit):
-        shrink(photos, small)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "left out b.png: may not be read"
-    assert lines[1] == "2 images: 1 written, 0 there before, 1 left out"
+    assert run(photos, small) == 1
+    assert caplog.messages == ["left out b.png: may not be read"]
+    assert capsys.readouterr().out == (
+        "2 images: 1 written, 0 there before, 1 left out\n"
+    )
 
 
 def test_shrink__refuses(tmp_path):
-    write(tmp_path / "a.png", 9, 9)
-    with pytest.raises(SystemExit, match="accepted: a folder outside"):
-        shrink(tmp_path, tmp_path / "small")
-    with pytest.raises(SystemExit, match="accepted: a folder with images"):
-        shrink(tmp_path / "none", tmp_path.parent / "small")
-    with pytest.raises(SystemExit):
-        shrink(tmp_path, tmp_path.parent / "small", "--quality=0")
+    photos = tmp_path / "photos"
+    write(photos / "a.png", 9, 9)
+    for output in (photos / "small", photos, photos / "a.png", None):
+        with pytest.raises(
+            Refused, match=r"^--output: .* accepted: a folder outside of"
+        ):
+            run(photos, output)
+    (tmp_path / "file").touch()
+    with pytest.raises(Refused, match=r"^--output: .* accepted: a folder outside of"):
+        run(photos, tmp_path / "file")
+    with pytest.raises(
+        Refused, match=r"^--data_dir: .* accepted: a folder with images"
+    ):
+        run(tmp_path / "none", tmp_path / "small")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "photos"]

@@ -50,7 +50,7 @@ class BadImages:
             raise TooManyBadImages(
                 f"--max_bad_images: received {self.most}, and {len(self)} image files "
                 f"cannot be used, the last of them {name} ({reason}), accepted: at "
-                "least their number. tools/check_images.py lists them all."
+                "least their number. --mode=check_images lists them all."
             )
 
     def usable(self, paths: Sequence[str], index: int) -> int:

@@ -1,28 +1,55 @@
 """Lists the image files below a folder that a run could not use, and why.
 
-    python tools/check_images.py my_images
+    python -m tf_dpred.main --mode=check_images --data_dir=my_images
 
 Decodes every image as a run would. Prints one line for each file that cannot be used
-(path, tab, reason) and, to stderr, how many can. Exits with 0 if all can be used, 1 if
-some cannot, 2 if there is no such folder or no image in it.
+(path, tab, reason) and logs how many can.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tf_dpred.system import quiet
+import tensorflow as tf
+from absl import logging
 
-with quiet.start():
-    import tensorflow as tf
+from tf_dpred.config import Config, FilesConfig
+from tf_dpred.data import folder, image_files
+from tf_dpred.system import pace
+from tf_dpred.system.files import printable
 
-    from tf_dpred.data import folder, image_files
-    from tf_dpred.system.files import printable
+
+def run(config: Config, files: FilesConfig) -> int:
+    """Runs `--mode=check_images` on `--data_dir`.
+
+    Returns:
+      0 if all files can be used, 1 if some cannot.
+
+    Raises:
+      Refused: there is no such folder, or no image in it.
+    """
+    root, names = folder.require_images(config.data.data_dir)
+    bad = 0
+    for name, reason in unusable(root, names):
+        bad += 1
+        try:
+            print(f"{printable(name)}\t{reason}", flush=True)
+        except BrokenPipeError:
+            # Nobody reads the rest, as after `| head -1`. Python would write what it
+            # still holds when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+    other = folder.other_kinds(root)
+    logging.info(
+        "%d images can be used, %d cannot%s",
+        len(names) - bad,
+        bad,
+        f"; not looked at: {other}" if other else "",
+    )
+    return 1 if bad else 0
 
 
 def unusable(root: Path, files: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -44,39 +71,8 @@ def unusable(root: Path, files: Sequence[str]) -> Iterator[tuple[str, str]]:
         [os.fsencode(root / f) for f in readable]
     )
     usable = paths.map(can_be_used, num_parallel_calls=tf.data.AUTOTUNE)
-    start = shown = time.monotonic()
-    for index, good in enumerate(usable.as_numpy_iterator()):
-        reason = None if good else image_files.problem(root / readable[index])
+    found = pace.logged(usable.as_numpy_iterator(), len(readable))
+    for file, good in zip(readable, found, strict=True):
+        reason = None if good else image_files.problem(root / file)
         if reason is not None:
-            yield readable[index], reason
-        now = time.monotonic()
-        if now - shown > 10:
-            speed = (index + 1) / (now - start)
-            print(f"{index + 1}/{len(files)} images, {speed:.0f}/s", file=sys.stderr)
-            shown = now
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="images, in any sub-folders")
-    root = parser.parse_args(arguments).folder
-    try:
-        files = folder.require_images(root)
-    except ValueError as error:
-        print(f"check_images: {error}", file=sys.stderr)
-        return 2
-    bad = 0
-    for file, reason in unusable(root, files):
-        print(f"{printable(file)}\t{reason}", flush=True)
-        bad += 1
-    other = folder.other_kinds(root)
-    print(
-        f"{len(files) - bad} images can be used, {bad} cannot"
-        + (f"; not looked at: {other}" if other else ""),
-        file=sys.stderr,
-    )
-    return 1 if bad else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            yield file, reason

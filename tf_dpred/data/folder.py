@@ -141,19 +141,18 @@ def images(root: Path) -> list[str]:
     return sorted(file for file in _files(root) if file.lower().endswith(EXTENSIONS))
 
 
-def require_images(root: Path) -> list[str]:
-    """As `images`, of which there must be one; for tools that are given a folder.
+def require_images(data_dir: str | None) -> tuple[Path, list[str]]:
+    """The folder of `--data_dir`, and the relative paths of its images, sorted.
 
     Raises:
-      ValueError: there is none, or no such folder.
+      Refused: no folder was given, there is none, or no image is in it.
     """
-    found = images(root)
+    root = Path(data_dir or "")
+    found = images(root) if data_dir else []
     if not found:
-        raise ValueError(
-            f"received {str(root)!r}, accepted: a folder with images "
-            f"({', '.join(EXTENSIONS)})."
-        )
-    return found
+        kinds = ", ".join(EXTENSIONS)
+        refuse("data_dir", data_dir, f"a folder with images ({kinds})")
+    return root, found
 
 
 def other_kinds(root: Path) -> str:

@@ -1,7 +1,7 @@
 """Makes a small copy of a folder of large photographs, once, to train on.
 
-    python tools/shrink_images.py my_photos my_photos_512 --short_side=512
-    python -m tf_dpred.main --flagfile=configs/folder.cfg --data_dir=my_photos_512
+    python -m tf_dpred.main --mode=shrink_images --data_dir=my_photos --output=small
+    python -m tf_dpred.main --flagfile=configs/folder.cfg --data_dir=small
 
 Decoding a photograph of 24 million pixels takes a hundred times as long as the views of
 224 that are made of it, and every epoch does it again. The copy holds a JPEG for each
@@ -12,23 +12,128 @@ interrupted start continues. Files that cannot be used are named and left out.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from tf_dpred.system import quiet
+import tensorflow as tf
+from absl import logging
 
-with quiet.start():
-    import tensorflow as tf
+from tf_dpred.config import Config, FilesConfig, refuse
+from tf_dpred.data import folder, image_files
+from tf_dpred.system import pace
+from tf_dpred.system.files import printable, whole, write_whole
 
-    from tf_dpred.data import folder, image_files
-    from tf_dpred.system.files import printable, whole
+RECORD = "shrink_images.json"
 
-# Of a view of 224 pixels the crop may be 8 % of the area: 512 leaves it enough.
-SHORT_SIDE, QUALITY = 512, 95
+
+def run(config: Config, files: FilesConfig) -> int:
+    """Runs `--mode=shrink_images` from `--data_dir` to `--output`.
+
+    Returns:
+      0, or 1 if some files were left out.
+
+    Raises:
+      Refused: no images in the folder, or an output that cannot take the copies.
+      OSError: a copy could not be written; the same command continues.
+    """
+    source, names = folder.require_images(config.data.data_dir)
+    target = _target(files.output, source)
+    remember(target, files)
+    counts = copy(source, target, names, files)
+    print("{} images: {} written, {} there before, {} left out".format(*counts))
+    return 1 if counts[3] else 0
+
+
+def _target(output: str | None, source: Path) -> Path:
+    target = Path(output or "")
+    if (
+        not output
+        or (target.exists() and not target.is_dir())
+        or target.resolve().is_relative_to(source.resolve())
+    ):
+        refuse("output", output, f"a folder outside of {source}")
+    return target
+
+
+def remember(target: Path, files: FilesConfig) -> None:
+    """Writes the settings into the folder of the copies.
+
+    Raises:
+      Refused: it holds copies of other settings.
+    """
+    record = target / RECORD
+    if not record.exists():
+        target.mkdir(parents=True, exist_ok=True)
+        settings = {"short_side": files.short_side, "quality": files.quality}
+        write_whole(record, json.dumps(settings))
+        return
+    before = _settings(record)
+    for name in ("short_side", "quality"):
+        given = getattr(files, name)
+        if given != before.get(name):
+            refuse(
+                name,
+                given,
+                f"{before.get(name)}, with which {target} was made, or another "
+                "--output",
+            )
+
+
+def _settings(record: Path) -> dict:
+    try:
+        found = json.loads(record.read_text())
+    except ValueError as error:
+        found, reason = None, str(error)
+    else:
+        reason = "no settings"
+    if not isinstance(found, dict):
+        refuse(
+            "output",
+            str(record.parent),
+            "one that is whole, or another folder",
+            detail=f" with a damaged {record.name} ({reason})",
+        )
+    return found
+
+
+def copy(
+    source: Path, target: Path, names: list[str], files: FilesConfig
+) -> tuple[int, int, int, int]:
+    """Writes the copies.
+
+    Args:
+      source: folder of the images.
+      target: folder of the copies.
+      names: of the images, relative to `source`.
+      files: `short_side` and `quality` are read.
+
+    Returns:
+      How many images there are, were written, were there before, and were left out.
+    """
+    wanted = [n for n in names if not (target / f"{n}.jpg").exists()]
+    readable = [n for n in wanted if os.access(source / n, os.R_OK)]
+    for name in sorted(set(wanted) - set(readable)):
+        logging.warning("left out %s: may not be read", printable(name))
+    written = 0
+    paths = [os.fsencode(source / name) for name in readable]
+    jpegs = tf.data.Dataset.from_tensor_slices(paths or tf.constant([], tf.string)).map(
+        lambda path: shrunk(path, files.short_side, files.quality),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    made = pace.logged(jpegs.as_numpy_iterator(), len(readable))
+    for name, jpeg in zip(readable, made, strict=True):
+        if not jpeg:
+            reason = image_files.problem(source / name)
+            logging.warning("left out %s: %s", printable(name), reason)
+            continue
+        path = target / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as file:
+            file.write(jpeg)
+        written += 1
+    return len(names), written, len(names) - len(wanted), len(wanted) - written
 
 
 def shrunk(path: tf.Tensor, short_side: int, quality: int) -> tf.Tensor:
@@ -56,83 +161,3 @@ def shrunk(path: tf.Tensor, short_side: int, quality: int) -> tf.Tensor:
         return tf.io.encode_jpeg(small, quality=quality)
 
     return tf.cond(tf.size(image) > 0, encoded, lambda: tf.constant(b""))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="of images")
-    parser.add_argument("output", type=Path, help="folder of the copies")
-    parser.add_argument("--short_side", type=int, default=SHORT_SIDE, help="pixels")
-    parser.add_argument("--quality", type=int, default=QUALITY, help="of JPEG")
-    given = parser.parse_args(arguments)
-    if given.short_side < 8 or not 1 <= given.quality <= 100:
-        parser.error(
-            f"received --short_side={given.short_side} --quality={given.quality}, "
-            "accepted: at least 8; 1 to 100"
-        )
-    try:
-        names = folder.require_images(given.folder)
-        if given.output.resolve().is_relative_to(given.folder.resolve()):
-            raise ValueError(
-                f"received {str(given.output)!r}, accepted: a folder outside "
-                f"{given.folder}."
-            )
-        remember(given)
-        counts = copy(given, names)
-    except (OSError, ValueError) as error:
-        sys.exit(f"shrink_images: {' '.join(str(error).split())}")
-    print("{} images: {} written, {} there before, {} left out".format(*counts))
-    if counts[3]:
-        sys.exit(1)
-
-
-def remember(given: argparse.Namespace) -> None:
-    """Writes the settings into the folder of the copies.
-
-    Raises:
-      ValueError: it holds copies of other settings.
-    """
-    settings = {"short_side": given.short_side, "quality": given.quality}
-    record = given.output / "shrink_images.json"
-    if not record.exists():
-        given.output.mkdir(parents=True, exist_ok=True)
-        with whole(record) as file:
-            file.write(json.dumps(settings).encode())
-    elif (before := json.loads(record.read_text())) != settings:
-        raise ValueError(
-            f"received {settings}, accepted: {before}, with which {given.output} was "
-            "made, or another folder."
-        )
-
-
-def copy(given: argparse.Namespace, names: list[str]) -> tuple[int, ...]:
-    """Writes the copies -> images, written, there before, left out."""
-    source, target = given.folder, given.output
-    wanted = [n for n in names if not (target / f"{n}.jpg").exists()]
-    missing = [n for n in wanted if os.access(source / n, os.R_OK)]
-    unreadable = sorted(set(wanted) - set(missing))
-    for name in unreadable:
-        print(f"left out {printable(name)}: may not be read", flush=True)
-    written, left_out = 0, len(unreadable)
-    paths = [os.fsencode(source / name) for name in missing]
-    jpegs = tf.data.Dataset.from_tensor_slices(paths or tf.constant([], tf.string)).map(
-        lambda path: shrunk(path, given.short_side, given.quality),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    for name, jpeg in zip(missing, jpegs.as_numpy_iterator(), strict=True):
-        if not jpeg:
-            reason = image_files.problem(source / name)
-            print(f"left out {printable(name)}: {reason}", flush=True)
-            left_out += 1
-            continue
-        path = target / f"{name}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as file:
-            file.write(jpeg)
-        written += 1
-    return len(names), written, len(names) - len(wanted), left_out
-
-
-if __name__ == "__main__":
-    main()
