@@ -40,3 +40,23 @@ def tfds_dir():
     if not path.is_dir():
         pytest.skip(f"no TFDS data at {path}; set TF_DPRED_DATA")
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """An export of a network of two layers: images of 16 -> 4 and 3 numbers."""
+    import keras
+
+    from tf_dpred.config import Config
+    from tf_dpred.encoders import export, restore
+
+    keras.utils.set_random_seed(0)
+    images = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, 2, activation="tanh")(images / 255.0)
+    representation = keras.layers.GlobalMaxPooling2D()(x)
+    projection = keras.layers.Dense(3)(representation)
+    network = keras.Model(images, [representation, projection])
+    path = tmp_path_factory.mktemp("export")
+    config = Config.from_dict({"image_size": 16})
+    encoder = restore.Encoder(network, config, "online", 7)
+    return export.write_encoder(encoder, path, path)

@@ -59,6 +59,18 @@ def seen_by_pillow(path: Path) -> np.ndarray:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
+def write_pngs(folder: Path, count: int) -> dict[str, np.ndarray]:
+    """Images of noise in two sub-folders -> name, uint8 [20, 16, 3]; sorted."""
+    generator = np.random.default_rng(0)
+    images = {}
+    for index in range(count):
+        name = f"{'ab'[index % 2]}/{index:03}.png"
+        images[name] = generator.integers(0, 256, (20, 16, 3), dtype=np.uint8)
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(images[name]).save(folder / name)
+    return dict(sorted(images.items()))
+
+
 def write_bad(folder: Path) -> dict[str, str]:
     """Files that cannot be used -> a part of the reason."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,105 +1,151 @@
-"""Representations of all images below a folder, by an export.
+"""Representations of all images below a folder.
 
-    python tools/embed.py runs/quickstart my_images features.npz
+    python -m tf_dpred.main --mode=embed --workdir=runs/quickstart \\
+        --data_dir=my_images --output=features.npz
 
-The first argument is a directory that --mode=export wrote (`.../export/1760`), or a
-work directory, whose newest export is taken. The file holds `files` (relative to the
-folder), `representation` [N, r] and `projection` [N, d], float32. Files that cannot be
-decoded are named and left out.
+The file holds `files` (relative to the folder), `representation` [N, r] and
+`projection` [N, d], float32. Files that cannot be used are named and left out.
 """
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import os
-import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
+from absl import logging
 
-from tf_dpred.system import quiet
-
-with quiet.start():
-    import tensorflow as tf
-
-    from tf_dpred.data import folder as image_folder
-    from tf_dpred.data import image_files
-    from tf_dpred.encoders.settings import newest_export
-    from tf_dpred.system.files import printable
+from tf_dpred.config import Config, FilesConfig, refuse
+from tf_dpred.data import folder, image_files
+from tf_dpred.encoders import export, restore, settings
+from tf_dpred.system import devices, pace
+from tf_dpred.system.files import output_file, printable, whole
 
 BATCH = 64
 
 
-def encode(
-    signature, folder: Path, files: list[str]
-) -> list[tuple[list[str], dict[str, np.ndarray]]]:
-    """Encodes a batch; one by one where a file of it cannot be decoded.
+@dataclasses.dataclass(frozen=True)
+class FileEncoder:
+    """Encodes image files.
 
-    Args:
-      signature: `encode_jpeg` of a loaded export.
-      folder: that the paths are relative to.
-      files: paths.
-
-    Returns:
-      (files, outputs) pairs of what could be encoded.
+    Attributes:
+      model: that the signature belongs to, and whose variables it does not keep.
+      signature: a batch [n] of encoded images -> `representation` [n, r] and
+        `projection` [n, d].
     """
-    try:
-        return [(files, _outputs(signature, folder, files))]
-    except tf.errors.InvalidArgumentError as error:
-        if len(files) == 1:
-            reason = image_files.reason_of(error)
-            print(f"left out {printable(files[0])}: {reason}", file=sys.stderr)
-            return []
-    return [pair for file in files for pair in encode(signature, folder, [file])]
+
+    model: tf.Module
+    signature: Callable[..., dict[str, tf.Tensor]]
+
+    def __call__(self, paths: Sequence[Path]) -> dict[str, np.ndarray]:
+        """Reads and encodes files.
+
+        Args:
+          paths: n files.
+
+        Returns:
+          `representation` [n, r] and `projection` [n, d], float32.
+
+        Raises:
+          tf.errors.OpError: one of them cannot be read or decoded.
+        """
+        contents = [image_files.read(os.fsencode(path)) for path in paths]
+        outputs = self.signature(encoded=tf.stack(contents))
+        return {name: value.numpy() for name, value in outputs.items()}
 
 
-def _outputs(signature, folder: Path, files: list[str]) -> dict[str, np.ndarray]:
-    contents = tf.stack([image_files.read(os.fsencode(folder / f)) for f in files])
-    return {name: x.numpy() for name, x in signature(encoded=contents).items()}
-
-
-def embed(export: Path, folder: Path) -> dict[str, np.ndarray]:
-    """`files`, `representation` and `projection` of a folder's images.
+def run(config: Config, files: FilesConfig) -> None:
+    """Runs `--mode=embed`: the images of `--data_dir` into `--output`.
 
     Raises:
-      ValueError: no export, or no image that can be decoded.
+      Refused: no usable image, no encoder, or an output that cannot be written.
+      OSError: the output could not be written.
     """
-    files = image_folder.require_images(folder)
-    encoder = tf.saved_model.load(str(newest_export(export)))
-    signature = encoder.signatures["encode_jpeg"]
-    done, outputs = [], []
-    start = shown = time.monotonic()
-    for first in range(0, len(files), BATCH):
-        for kept, found in encode(signature, folder, files[first : first + BATCH]):
-            done += kept
-            outputs.append(found)
-        seen, now = min(first + BATCH, len(files)), time.monotonic()
-        if now - shown > 1 or seen == len(files):
-            speed = seen / (now - start)
-            print(f"{seen}/{len(files)} images, {speed:.0f}/s", file=sys.stderr)
-            shown = now
-    if not done:
-        raise ValueError(f"no image in {folder} could be decoded.")
-    arrays = {name: np.concatenate([o[name] for o in outputs]) for name in outputs[0]}
-    return {"files": np.array(done), **arrays}
+    root, names = folder.require_images(config.data.data_dir)
+    path = output_file(files.output, "an npz file")
+    kept, outputs = embed(open_encoder(config), root, names)
+    arrays = {"files": np.array(kept), **outputs}
+    with whole(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
+    length = outputs["representation"].shape[1]
+    print(
+        f"wrote {path}: {len(kept)} of {len(names)} images, representations of length "
+        f"{length}"
+    )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("export", type=Path, help="export or work directory")
-    parser.add_argument("folder", type=Path, help="images, in any sub-folders")
-    parser.add_argument("output", type=Path, help="npz file to write")
-    given = parser.parse_args(arguments)
+def open_encoder(config: Config) -> FileEncoder:
+    """Opens the encoder that `config` names.
+
+    It is the newest export of `--export_dir`, or of the work directory, if that holds
+    the network of `--encoder`; else the network of the latest checkpoint.
+
+    Args:
+      config: of `settings.of_encoder`.
+
+    Raises:
+      Refused: there is none.
+    """
+    devices.set_precision("float32")
+    which = config.evaluation.encoder
+    place = config.evaluation.export_dir or config.training.workdir
+    path = settings.find_export(Path(place))
+    if path is not None and settings.read_card(path)["encoder"] == which:
+        logging.info("%s network of %s", which, path)
+        model = tf.saved_model.load(str(path))
+        return FileEncoder(model, model.signatures["encode_jpeg"])
+    found = restore.open_encoder(config)
+    servable = export.Servable(found.network, found.image_size, found.preprocessing)
+    return FileEncoder(servable, servable.signatures()["encode_jpeg"])
+
+
+def embed(
+    encode: FileEncoder, root: Path, names: list[str]
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Encodes image files.
+
+    Args:
+      encode: of `open_encoder`.
+      root: folder that the names are relative to.
+      names: of files.
+
+    Returns:
+      The names of the files that could be used, in the same order; `representation`
+      [N, r] and `projection` [N, d] of these, float32.
+
+    Raises:
+      Refused: none can be used.
+    """
+    kept, found = [], []
+    starts = pace.logged(range(0, len(names), BATCH), len(names), each=BATCH)
+    for start in starts:
+        for part, outputs in _encoded(encode, root, names[start : start + BATCH]):
+            kept += part
+            found.append(outputs)
+    if not kept:
+        refuse("data_dir", str(root), "a folder with an image that can be used")
+    return kept, {
+        name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]
+    }
+
+
+def _encoded(
+    encode: FileEncoder, root: Path, names: list[str]
+) -> list[tuple[list[str], dict[str, np.ndarray]]]:
+    """Encodes a batch; one by one where a file of it cannot be used."""
     try:
-        arrays = embed(given.export, given.folder)
-    except ValueError as error:
-        sys.exit(f"embed: {error}")
-    np.savez(given.output, **arrays)
-    shape = arrays["representation"].shape
-    print(f"wrote {given.output}: {shape[0]} representations of length {shape[1]}")
-
-
-if __name__ == "__main__":
-    main()
+        return [(names, encode([root / name for name in names]))]
+    except (
+        tf.errors.InvalidArgumentError,  # cannot be decoded
+        tf.errors.NotFoundError,
+        tf.errors.PermissionDeniedError,
+        tf.errors.UnknownError,  # other errors of the file system
+    ) as error:
+        if len(names) == 1:
+            reason = image_files.reason_of(error)
+            logging.warning("left out %s: %s", printable(names[0]), reason)
+            return []
+    return [pair for name in names for pair in _encoded(encode, root, [name])]

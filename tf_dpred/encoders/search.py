@@ -1,46 +1,128 @@
 """A picture of an image's nearest neighbours in a folder.
 
-    python tools/neighbours.py runs/quickstart features.npz my_images query.jpg out.png
+    python -m tf_dpred.main --mode=neighbours --workdir=runs/quickstart \\
+        --features=features.npz --data_dir=my_images --query=my_images/0.jpg \\
+        --output=out.png
 
-`features.npz` is what tools/embed.py wrote for the folder. The query is at the left;
+`features.npz` is what --mode=embed wrote for the folder. The query is at the left;
 then come the images with the most similar representations (cosine), best first.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
-from tf_dpred.system import quiet
-
-with quiet.start():
-    import tensorflow as tf
-
-    from tf_dpred.data import image_files
-    from tf_dpred.encoders.settings import newest_export
-    from tf_dpred.evaluation import knn
-    from tf_dpred.system.files import printable
+from tf_dpred.config import Config, FilesConfig, refuse
+from tf_dpred.data import image_files
+from tf_dpred.encoders import embed
+from tf_dpred.evaluation import knn
+from tf_dpred.system.files import output_file, printable, whole
 
 SIDE, GAP = 128, 8
 
 
-def neighbours(
-    export: Path, features: dict[str, np.ndarray], query: Path, count: int
-) -> list[tuple[str, float]]:
-    """(file, cosine similarity) of the `count` most similar images, best first.
+def run(config: Config, files: FilesConfig) -> None:
+    """Runs `--mode=neighbours`: prints similarities, and draws into `--output`.
 
-    The query itself, where the folder holds it, is one of them.
+    Raises:
+      Refused: a file or encoder that is missing or is not what it should be.
+      OSError: the output could not be written.
     """
-    encoder = tf.saved_model.load(str(newest_export(export)))
-    encoded = image_files.read(os.fsencode(query))[None]
-    found = encoder.signatures["encode_jpeg"](encoded=encoded)["representation"]
-    similarity, rows = knn.nearest(features["representation"], found.numpy(), count)
-    files = features["files"][rows[0]]
+    output = output_file(files.output, "a png file")
+    query = _query(files.query)
+    names, representation = read_features(files.features)
+    root = _folder(config.data.data_dir)
+    asked = embed.open_encoder(config)([query])["representation"]
+    if asked.shape[1] != representation.shape[1]:
+        refuse(
+            "features",
+            files.features,
+            f"those of this encoder, of length {asked.shape[1]}",
+            detail=f" with representations of length {representation.shape[1]}",
+        )
+    found = neighbours(names, representation, asked, files.neighbours)
+    for name, _ in found:
+        if (reason := image_files.problem(root / name)) is not None:
+            refuse(
+                "data_dir",
+                str(root),
+                f"the folder of {files.features}",
+                detail=f" without a usable {printable(name)} ({reason})",
+            )
+    picture = strip([query, *(root / name for name, _ in found)])
+    with whole(output) as file:
+        file.write(tf.io.encode_png(picture).numpy())
+    for name, similarity in found:
+        print(f"{similarity:.4f}  {printable(name)}")
+
+
+def _query(name: str | None) -> Path:
+    if name is None:
+        refuse("query", name, "an image file")
+    if (reason := image_files.problem(name)) is not None:
+        refuse("query", name, "an image file", detail=f" ({reason})")
+    return Path(name)
+
+
+def _folder(data_dir: str | None) -> Path:
+    if data_dir is None or not Path(data_dir).is_dir():
+        refuse("data_dir", data_dir, "the folder whose images --features describes")
+    return Path(data_dir)
+
+
+def read_features(name: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Reads what --mode=embed wrote.
+
+    Args:
+      name: the value of `--features`.
+
+    Returns:
+      Names [N] of the files, and their representations [N, r].
+
+    Raises:
+      Refused: no such file, or not one of --mode=embed.
+    """
+    accepted = "a file that --mode=embed wrote"
+    if name is None:
+        refuse("features", name, accepted)
+    try:
+        # Not np.load, which takes files of other kinds as well.
+        with zipfile.ZipFile(name) as archive:
+            files, representation = (
+                np.lib.format.read_array(archive.open(f"{key}.npy"))
+                for key in ("files", "representation")
+            )
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        refuse("features", name, accepted, detail=f" ({error})")
+    shape = representation.shape
+    if len(shape) != 2 or not shape[0] or files.shape != shape[:1]:
+        shapes = f" with {files.shape} files and {shape} representations"
+        refuse("features", name, accepted, detail=shapes)
+    return files, representation
+
+
+def neighbours(
+    names: np.ndarray, representation: np.ndarray, asked: np.ndarray, count: int
+) -> list[tuple[str, float]]:
+    """The images most similar to one; itself, where the folder holds it, among them.
+
+    Args:
+      names: [N] of files.
+      representation: [N, r] of these.
+      asked: [1, r] of the one.
+      count: of neighbours, at least 1; N where it is larger.
+
+    Returns:
+      (name, cosine similarity), best first.
+    """
+    similarity, rows = knn.nearest(representation, asked, count)
+    files = names[rows[0]]
     return [(str(f), float(s)) for f, s in zip(files, similarity[0], strict=True)]
 
 
@@ -57,28 +139,3 @@ def strip(files: Sequence[Path]) -> np.ndarray:
         )
         picture = np.concatenate([picture, framed], axis=1)
     return picture
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("export", type=Path, help="export or work directory")
-    parser.add_argument("features", type=Path, help="npz of tools/embed.py")
-    parser.add_argument("folder", type=Path, help="that the features are of")
-    parser.add_argument("query", type=Path, help="an image file")
-    parser.add_argument("output", type=Path, help="png file to write")
-    parser.add_argument("--count", type=int, default=8, help="neighbours shown")
-    given = parser.parse_args(arguments)
-    try:
-        with np.load(given.features, allow_pickle=False) as features:
-            found = neighbours(given.export, features, given.query, given.count)
-        files = [given.query, *(given.folder / file for file, _ in found)]
-        picture = strip(files)
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        sys.exit(f"neighbours: {' '.join(str(error).split())}")
-    given.output.write_bytes(tf.io.encode_png(picture).numpy())
-    for file, similarity in found:
-        print(f"{similarity:.4f}  {printable(file)}")
-
-
-if __name__ == "__main__":
-    main()

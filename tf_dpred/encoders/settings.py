@@ -86,18 +86,26 @@ def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def newest_export(path: Path) -> Path:
-    """The newest numbered export of a work directory, an `export/`, or itself.
+    """As `find_export`, of which there must be one.
 
     Raises:
       Refused: there is none.
     """
+    found = find_export(path)
+    if found is None:
+        refuse("export_dir", str(path), "a directory written by --mode=export")
+    return found
+
+
+def find_export(path: Path) -> Path | None:
+    """The newest numbered export of a work directory, an `export/`, or itself."""
     if (path / CARD).exists():
         return path
     for parent in (path / "export", path):
         found = [p for p in parent.glob("[0-9]*") if (p / CARD).exists()]
         if found:
             return max(found, key=lambda p: int(p.name))
-    refuse("export_dir", str(path), "a directory written by --mode=export")
+    return None
 
 
 def read_card(directory: Path) -> dict[str, Any]:

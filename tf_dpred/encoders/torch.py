@@ -1,6 +1,7 @@
 """A ResNet encoder as the state dict of torchvision's, in an npz file.
 
-    python tools/convert_to_torch.py runs/quickstart resnet18.npz
+    python -m tf_dpred.main --mode=convert_to_torch --workdir=runs/quickstart \\
+        --output=resnet18.npz
 
 Then, where PyTorch is (TensorFlow is not needed there; `fc` is left out):
 
@@ -15,22 +16,17 @@ where the stem or the width is not torchvision's.
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 
+import keras
 import numpy as np
 
-from tf_dpred.system import quiet
-
-with quiet.start():
-    import keras
-
-    from tf_dpred.encoders import restore, settings
-    from tf_dpred.encoders.restore import Encoder
-    from tf_dpred.networks.resnet import ARCHITECTURES
+from tf_dpred.config import Config, FilesConfig, refuse
+from tf_dpred.encoders import restore
+from tf_dpred.encoders.restore import Encoder
+from tf_dpred.networks.resnet import ARCHITECTURES
+from tf_dpred.system import devices
+from tf_dpred.system.files import output_file, whole
 
 # Variables of a Keras layer -> entries of a PyTorch module.
 ENTRIES = {
@@ -40,6 +36,26 @@ ENTRIES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
+
+
+def run(config: Config, files: FilesConfig) -> None:
+    """Runs `--mode=convert_to_torch`: writes `--output` and prints `notes`.
+
+    Raises:
+      Refused: no such encoder, no ResNet of this package, or an output that cannot be
+        written.
+      OSError: the output could not be written.
+    """
+    output = output_file(files.output, "an npz file")
+    name = config.network.backbone
+    if name not in ARCHITECTURES:
+        refuse("backbone", name, f"{', '.join(ARCHITECTURES)} with this mode")
+    devices.set_precision("float32")
+    encoder = restore.open_encoder(config)
+    state = state_dict(encoder.network.get_layer(name))
+    with whole(output) as file:
+        np.savez(file, **state)  # type: ignore[arg-type]  # no array is called allow_pickle
+    print(f"wrote {output}: {len(state)} arrays\n{notes(encoder)}")
 
 
 def module_name(layer: str) -> str:
@@ -97,39 +113,3 @@ def notes(encoder: Encoder) -> str:
     if config.width != 1.0:
         lines.append(f"width: all channels times {config.width:g}")
     return "\n".join(lines)
-
-
-def convert(path: Path, which: str) -> tuple[Encoder, Mapping[str, np.ndarray]]:
-    """Opens an export, or else a work directory, and converts its backbone.
-
-    Raises:
-      ValueError: nothing there, or no ResNet of this package.
-    """
-    given = {"encoder": which}
-    is_run = (path / "flags.json").exists()
-    given["workdir" if is_run else "export_dir"] = str(path)
-    encoder = restore.open_encoder(settings.of_encoder(given))
-    name = encoder.config.network.backbone
-    if name not in ARCHITECTURES:
-        raise ValueError(
-            f"received the backbone {name!r}, accepted: {', '.join(ARCHITECTURES)}."
-        )
-    return encoder, state_dict(encoder.network.get_layer(name))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("path", type=Path, help="export or work directory")
-    parser.add_argument("output", type=Path, help="npz file to write")
-    parser.add_argument("--encoder", default="online", choices=("online", "target"))
-    given = parser.parse_args(arguments)
-    try:
-        encoder, state = convert(given.path, given.encoder)
-    except ValueError as error:
-        sys.exit(f"convert_to_torch: {error}")
-    np.savez(given.output, **state)
-    print(f"wrote {given.output}: {len(state)} arrays\n{notes(encoder)}")
-
-
-if __name__ == "__main__":
-    main()

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from tf_dpred.config import refuse
+
 # Control characters, halves of pairs (what Python makes of bytes that are no UTF-8),
 # line and paragraph separators.
 _ESCAPED = ("Cc", "Cs", "Zl", "Zp")
@@ -39,6 +41,25 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def output_file(name: str | None, kind: str) -> Path:
+    """The file of `--output`, looked at before the work of which it is the result.
+
+    Args:
+      name: the flag's value.
+      kind: of file, for the message: "an npz file".
+
+    Raises:
+      Refused: there is no name, its directory does not exist or cannot be written to,
+        or something that is no file has this name.
+    """
+    path = Path(name or "")
+    if not name or not path.parent.is_dir() or (path.exists() and not path.is_file()):
+        refuse("output", name, f"the name of {kind} in a directory that exists")
+    if not os.access(path.parent, os.W_OK):
+        refuse("output", name, f"the name of {kind} in a directory that can be written")
+    return path
 
 
 def printable(path: str) -> str:
