@@ -1,8 +1,8 @@
 """The page docs/downstream.md, run from top to bottom, and its modes' results."""
 
-import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,14 @@ import tensorflow as tf
 from absl import flags
 
 from tf_dpred import main, train
-from tf_dpred.config import Config
-from tf_dpred.encoders import restore, settings
+from tf_dpred.config import Config, FilesConfig
+from tf_dpred.data import image_files
+from tf_dpred.encoders import embed, restore, settings
+from tf_dpred.errors import Refused
+from tf_dpred.evaluation import compare
 from tf_dpred.evaluation.evaluate import Evaluation
 
-CHECKOUT = Path(__file__).parent.parent
-DOCS = CHECKOUT / "docs" / "downstream.md"
+DOCS = Path(__file__).parent.parent / "docs" / "downstream.md"
 SETTINGS = {
     "width": 1 / 16,
     "image_size": 16,
@@ -50,22 +52,15 @@ def home(tmp_path_factory):
 def run_command(line):
     """What `python ...` does, in this process: starting TensorFlow takes seconds."""
     program, *arguments = line.split()
-    assert program == "python"
-    if arguments[:2] == ["-m", "tf_dpred.main"]:
-        flags.FLAGS.unparse_flags()
-        main.parse(["main", *arguments[2:], *QUICK])
-        main.main(["main"])
-        return
-    path = CHECKOUT / arguments[0]
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    assert [program, *arguments[:2]] == ["python", "-m", "tf_dpred.main"]
     flags.FLAGS.unparse_flags()
-    tool.main(arguments[1:] + (QUICK if path.stem == "evaluate" else []))
+    main.parse(["main", *arguments[2:], *QUICK])
+    assert main.main(["main"]) == 0
 
 
-def test_docs__run_from_top_to_bottom(home, capsys, monkeypatch):
+def test_docs__run_from_top_to_bottom(home, capsys, caplog, monkeypatch):
     monkeypatch.chdir(home)
+    caplog.set_level("INFO", logger="absl")
     page = DOCS.read_text().replace("1760", "2")
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     assert {language for language, _ in blocks} == {"sh", "python"}
@@ -74,16 +69,17 @@ def test_docs__run_from_top_to_bottom(home, capsys, monkeypatch):
         if language == "python":
             exec(compile(text, str(DOCS), "exec"), names)
         else:
-            for line in text.splitlines():
+            for line in text.replace("\\\n", "").splitlines():
                 run_command(line)
-    out, err = capsys.readouterr()
+    out = capsys.readouterr().out
     assert re.search(r"\| untrained +\| 0\.\d+ +\| 0\.\d+ +\| 0\.\d+", out)
     assert re.search(r"\| online, step 2 +\| 0\.\d+ +\| 0\.\d+ +\| 0\.\d+", out)
     assert re.search(r"\| from scratch +\| 0\.\d+", out)
     assert "(8, 32) (8, 16)" in out
     assert "(5,) (5, 32)" in out
-    assert "6/6 images" in err
-    assert "left out broken.jpg: not a file of one of the kinds .jpeg" in err
+    assert "wrote features.npz: 5 of 6 images, representations of length 32" in out
+    assert "left out broken.jpg: not a file of one of the kinds .jpeg" in caplog.text
+    assert "online network of runs/quickstart/export/2" in caplog.text
     assert "1.0000  0.jpg" in out
     assert (home / "out.png").read_bytes().startswith(b"\x89PNG")
     assert np.load("features.npz")["projection"].shape == (5, 16)
@@ -91,6 +87,37 @@ def test_docs__run_from_top_to_bottom(home, capsys, monkeypatch):
     workdir = home / "runs" / "quickstart"
     check_results(workdir)
     check_export(workdir, home / "scratch")
+
+
+def test_embed__from_the_checkpoint_where_there_is_no_export(home, tmp_path, caplog):
+    """Equal to what the network makes of the same images."""
+    workdir = tmp_path / "run"
+    shutil.copytree(
+        home / "runs" / "quickstart", workdir, ignore=shutil.ignore_patterns("export")
+    )
+    given = {"workdir": str(workdir), "data_dir": str(home / "my_images")}
+    output = tmp_path / "features.npz"
+    caplog.set_level("INFO", logger="absl")
+    embed.run(settings.of_encoder(given), FilesConfig(output=str(output)))
+    assert f"online network of {workdir}, step 2" in caplog.text
+    features = np.load(output)
+    encoder = restore.open_encoder(settings.of_encoder(given))
+    size, preprocessing = encoder.image_size, encoder.preprocessing
+    images = [
+        preprocessing.evaluation_view(image_files.decode(path.read_bytes()), size)
+        for path in (home / "my_images" / name for name in features["files"])
+    ]
+    expected = encoder.network(tf.cast(tf.stack(images), tf.float32), training=False)
+    for name, values in zip(("representation", "projection"), expected, strict=True):
+        np.testing.assert_allclose(features[name], values, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluate__untrained_stands_beside_it_already(home):
+    given = {"workdir": str(home / "runs" / "quickstart"), "encoder": "untrained"}
+    with pytest.raises(
+        Refused, match=r"^--encoder: received 'untrained', accepted: on"
+    ):
+        compare.run(settings.of_encoder(given), FilesConfig())
 
 
 def check_results(workdir):

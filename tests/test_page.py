@@ -1,15 +1,26 @@
-"""tools/report.py: one page that says what the work directories hold."""
+"""One page that says what the work directories hold."""
 
+import importlib
 import json
 import re
+import shutil
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import toys
 
+from tf_dpred import main
 from tf_dpred.callbacks.tensorboard import TensorBoard
-from tools import report
+from tf_dpred.config import Config, FilesConfig
+from tf_dpred.errors import Refused
+from tf_dpred.reports import page
+
+
+def run(workdir, **files):
+    paths = {name: str(value) for name, value in files.items()}
+    page.run(Config.from_dict({"workdir": str(workdir)}), FilesConfig(**paths))
 
 
 def workdir(path, rho, knn):
@@ -81,7 +92,7 @@ def text(tmp_path, capsys):
     first = workdir(tmp_path / "first", 0.3, 0.5)
     second = workdir(tmp_path / "second<&>", 0.5, 0.625)
     output = tmp_path / "page.html"
-    report.main([str(first), str(second), f"--output={output}"])
+    run(first, beside=second, output=output)
     assert "wrote" in capsys.readouterr().out
     return output.read_text()
 
@@ -119,6 +130,48 @@ def test_report__holds_its_pictures_and_needs_no_network(text):
     assert fetched == [] and "<script" not in text and "@import" not in text
 
 
-def test_report__a_directory_without_a_run(tmp_path):
-    with pytest.raises(SystemExit, match=r"report: received '.*', accepted: the work"):
-        report.main([str(tmp_path)])
+def test_report__of_one_run_lies_in_its_directory(tmp_path, capsys):
+    path = workdir(tmp_path / "run", 0.3, 0.5)
+    run(path)
+    assert capsys.readouterr().out.startswith(f"wrote {path / 'report.html'}, ")
+    assert ["rho", "0.3"] in Page((path / "report.html").read_text()).rows
+
+
+def test_report__tensorboard_is_not_heard(tmp_path, caplog):
+    caplog.set_level("INFO")
+    run(workdir(tmp_path / "run", 0.3, 0.5))
+    assert [r.name for r in caplog.records if main._is_not_chatter(r)] == []
+
+
+def test_report__without_tensorboard(tmp_path):
+    path = workdir(tmp_path / "run", 0.3, 0.5)
+    shutil.rmtree(path / "tensorboard")
+    run(path)
+    page = Page((path / "report.html").read_text())
+    assert ["kNN", "0.5000"] in page.rows and ["keras", "3.15"] in page.rows
+    assert "img" not in [tag for tag, _ in page.seen]
+
+
+def test_report__refuses_in_one_line(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "flags.json").write_text('{"flags": {}}')
+    accepted = "accepted: the work directory of a run"
+    with pytest.raises(Refused, match=rf"^--workdir: received '.*', {accepted}"):
+        run(tmp_path)
+    with pytest.raises(Refused, match=rf"^--beside: received 'no/run', {accepted}"):
+        run(tmp_path / "run", beside="no/run")
+    for output in ("no/page.html", "run"):
+        with pytest.raises(
+            Refused, match=r"^--output: received '.*', accepted: the na"
+        ):
+            run(tmp_path / "run", output=tmp_path / output)
+
+
+def test_report__says_what_to_install(tmp_path, monkeypatch):
+    mine = ("tf_dpred.reports", "tf_dpred.theory.style")
+    for name in [n for n in sys.modules if n.startswith(("matplotlib", *mine))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    without = importlib.import_module("tf_dpred.reports.page")
+    with pytest.raises(Refused, match=r"^--mode: received 'report', .*\[theory\]'"):
+        without.run(Config(), FilesConfig())

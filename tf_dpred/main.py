@@ -169,9 +169,10 @@ class _Line(Formatter):
 
 
 def _is_not_chatter(record: LogRecord) -> bool:
-    """Whether a line is a warning, or not one of TensorFlow's own."""
-    own = os.sep + os.path.join("tensorflow", "python") + os.sep
-    return record.levelno >= WARNING or own not in record.pathname
+    """Whether a line is a warning, or neither TensorFlow's nor TensorBoard's own."""
+    own = (("tensorflow", "python"), ("tensorboard", "backend"))
+    theirs = [os.sep + os.path.join(*parts) + os.sep for parts in own]
+    return record.levelno >= WARNING or not any(p in record.pathname for p in theirs)
 
 
 def _complain(error: Exception | str, code: int) -> int:

@@ -299,7 +299,9 @@ class FilesConfig(Section):
     """What single modes read and write; no part of a run's settings."""
 
     output: str | None = setting(
-        None, "the file that the mode writes; of shrink_images, the folder"
+        None,
+        "the file that the mode writes (none: report.html in --workdir, for report); "
+        "of shrink_images, the folder",
     )
     features: str | None = setting(
         None, "features.npz of --mode=embed, to be searched by --mode=neighbours"

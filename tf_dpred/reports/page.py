@@ -1,42 +1,34 @@
 """One page about one run, or about several side by side.
 
-    python tools/report.py runs/mine --output=report.html
-    python tools/report.py runs/a runs/b --output=report.html
+    python -m tf_dpred.main --mode=report --workdir=runs/mine
+    python -m tf_dpred.main --mode=report --workdir=runs/a --beside=runs/b,runs/c
 
 Curves, spectra, views, neighbours, evaluations, settings and what they differ in,
 environment and speed, all from the work directories. The page is one HTML file that
-needs no network. Needs matplotlib.
+needs no network; without --output it is report.html in the (first) work directory.
+Needs matplotlib.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import html
-import io
+import importlib.util
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tf_dpred.system import quiet
-
-with quiet.start():
-    import tensorflow as tf
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    from tf_dpred.records import results
-    from tf_dpred.records.json_files import read as read_json
-    from tf_dpred.records.json_files import read_lines as read
-    from tf_dpred.reports import spectra
-    from tf_dpred.theory import style
+from tf_dpred.config import Config, FilesConfig, refuse
+from tf_dpred.records import json_files, results
+from tf_dpred.records.workdir import Workdir
+from tf_dpred.system.files import output_file, printable, write_whole
 
 CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem;
@@ -78,18 +70,58 @@ class Run:
     pictures: dict[str, bytes]
 
 
-def open_run(workdir: Path) -> Run:
-    """Reads a work directory.
+def run(config: Config, files: FilesConfig) -> None:
+    """Runs `--mode=report`: the page of `--workdir` and `--beside` into `--output`.
 
     Raises:
-      ValueError: it holds no run, or a damaged file.
+      Refused: a directory holds no run, the output cannot be written, or Matplotlib
+        is missing.
+      OSError: the page could not be written.
     """
-    record = read_json(workdir / "flags.json")
-    if not record:
-        raise ValueError(
-            f"received {str(workdir)!r}, accepted: the work directory of a run."
-        )
-    events = EventAccumulator(str(workdir / "tensorboard"), {"tensors": 0}).Reload()
+    if importlib.util.find_spec("matplotlib") is None:
+        refuse("mode", "report", "where matplotlib is: pip install 'tf-dpred[theory]'")
+    workdir = config.training.workdir
+    output = Workdir(workdir).report
+    if files.output is not None:
+        output = output_file(files.output, "an html file")
+    runs = [open_run(workdir, "workdir")]
+    if files.beside is not None:
+        runs += [open_run(other, "beside") for other in files.beside.split(",")]
+    write_whole(output, page(runs))
+    print(f"wrote {output}, {output.stat().st_size / 1e6:.1f} MB")
+
+
+def open_run(name: str, flag: str) -> Run:
+    """Reads a work directory.
+
+    Args:
+      name: of the directory.
+      flag: that names it, for the message.
+
+    Raises:
+      Refused: it holds no run, or a damaged file.
+    """
+    workdir = Workdir(name)
+    record = json_files.read(workdir.flags, flag)
+    if "flags" not in record:
+        refuse(flag, name, "the work directory of a run")
+    speeds, pictures = _read_tensorboard(workdir.tensorboard)
+    return Run(
+        printable(name),
+        record,
+        json_files.read_lines(workdir.epochs),
+        json_files.read_lines(workdir.theory),
+        results.read_all(workdir.path),
+        speeds,
+        pictures,
+    )
+
+
+def _read_tensorboard(directory: Path) -> tuple[list[float], dict[str, bytes]]:
+    """`speeds` and `pictures` of a `Run`; empty where the directory was removed."""
+    if not directory.is_dir():
+        return [], {}
+    events = EventAccumulator(str(directory), {"tensors": 0}).Reload()
     found = set(events.Tags()["tensors"])
     speed = "speed/images_per_second"
     speeds = [_array(e).item() for e in events.Tensors(speed)] if speed in found else []
@@ -99,15 +131,7 @@ def open_run(workdir: Path) -> Run:
         for name in ("views", "neighbours")
         if name in found
     }
-    return Run(
-        str(workdir),
-        record,
-        read(workdir / "epochs.jsonl"),
-        read(workdir / "theory.jsonl"),
-        results.read_all(workdir),
-        speeds,
-        pictures,
-    )
+    return speeds, pictures
 
 
 def _array(event) -> np.ndarray:
@@ -116,13 +140,15 @@ def _array(event) -> np.ndarray:
 
 def page(runs: Sequence[Run]) -> str:
     """The whole page, HTML."""
+    from tf_dpred.reports import run_curves
+
     title = " beside ".join(run.name for run in runs)
     sections = [
         f"<h1>{html.escape(title)}</h1>",
         "<h2>Results</h2>",
         _table(["", *(run.name for run in runs)], _results(runs)),
         "<h2>Curves</h2>",
-        _figure(_curves(runs), CURVES_CAPTION),
+        _figure(_inline(run_curves.svg(runs)), CURVES_CAPTION),
     ]
     for run in runs:
         sections += _of_one(run)
@@ -162,6 +188,11 @@ def _results(runs: Sequence[Run]) -> list[list[str]]:
             (e[name] for e in reversed(run.epochs) if name in e), None
         )
 
+    def top1(row: str) -> Callable[[Run], Any]:
+        return lambda run: next(
+            (_top1(e) for e in run.evaluations if _protocol(e) == row), None
+        )
+
     add("images", lambda run: run.record.get("num_examples"), ",")
     add("epochs", last("epoch"))
     add("steps", last("step"), ",")
@@ -171,13 +202,7 @@ def _results(runs: Sequence[Run]) -> list[list[str]]:
     add("kNN", last("knn"), ".4f")
     # Every protocol, data set and encoder is a row.
     for row in dict.fromkeys(_protocol(e) for run in runs for e in run.evaluations):
-        add(
-            row,
-            lambda run, row=row: next(
-                (_top1(e) for e in run.evaluations if _protocol(e) == row), None
-            ),
-            ".4f",
-        )
+        add(row, top1(row), ".4f")
     return [[name, *cells] for name, cells in rows.items()]
 
 
@@ -196,49 +221,10 @@ def _top1(evaluation: dict[str, Any]) -> float | None:
     return finetuned["top1"] if finetuned else evaluation.get("top1")
 
 
-def _curves(runs: Sequence[Run]) -> str:
-    """SVG: loss, kNN, feature std and effective rank over time."""
-    with matplotlib.rc_context(style.SETTINGS | {"svg.fonttype": "none"}):
-        figure, axes = style.panels(2, 2, height=2.6)
-        for name, label, panel in (
-            ("loss", "loss", axes[0]),
-            ("knn", "kNN top-1", axes[1]),
-            ("feature_std", "feature std x sqrt(d)", axes[2]),
-        ):
-            for place, run in enumerate(runs):
-                known = [e for e in run.epochs if name in e]
-                x, y = ([e[k] for e in known] for k in ("epoch", name))
-                _line(panel, x, y, run.name, place)
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-            panel.set_xlabel("epoch")
-            panel.set_ylabel(label)
-        for place, run in enumerate(runs):
-            x, y = ([e[k] for e in run.theory] for k in ("step", "centered_rank"))
-            _line(axes[3], x, y, run.name, place)
-        axes[3].set_xlabel("optimizer steps")
-        axes[3].set_ylabel("directions")
-        axes[0].legend()
-        figure.tight_layout()
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-        style.plt.close(figure)
-    return _inline(text.getvalue())
-
-
-def _line(axes, x: list, y: list, label: str, place: int) -> None:
-    axes.plot(
-        x,
-        y,
-        color=style.COLORS[place % len(style.COLORS)],
-        linestyle=style.STYLES[place // len(style.COLORS) % len(style.STYLES)],
-        marker="o" if len(x) < 20 else None,
-        markersize=3,
-        label=label,
-    )
-
-
 def _of_one(run: Run) -> list[str]:
     """Spectra, views and neighbours of one run."""
+    from tf_dpred.reports import spectra
+
     sections = [f"<h2>{html.escape(run.name)}</h2>"]
     if run.theory:
         with tempfile.TemporaryDirectory() as directory:
@@ -308,22 +294,3 @@ def _figure(content: str, caption: str) -> str:
 def _inline(svg: str) -> str:
     """An SVG file as a part of a page."""
     return svg[svg.index("<svg") :]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="tools/report.py", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("workdirs", nargs="+", type=Path)
-    parser.add_argument("--output", type=Path, default=Path("report.html"))
-    given = parser.parse_args(arguments)
-    try:
-        text = page([open_run(workdir) for workdir in given.workdirs])
-        given.output.write_text(text)
-    except (OSError, ValueError) as error:
-        sys.exit(f"report: {' '.join(str(error).split())}")
-    print(f"wrote {given.output}, {given.output.stat().st_size / 1e6:.1f} MB")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,60 @@
+"""The curves of several runs in the same axes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib
+from matplotlib.ticker import MaxNLocator
+
+from tf_dpred.theory import style
+
+if TYPE_CHECKING:
+    from tf_dpred.reports.page import Run
+
+
+def svg(runs: Sequence[Run]) -> str:
+    """Loss, kNN, feature std and effective rank over time, as an SVG file.
+
+    Args:
+      runs: a line each, in every panel.
+    """
+    with matplotlib.rc_context(style.SETTINGS | {"svg.fonttype": "none"}):
+        figure, axes = style.panels(2, 2, height=2.6)
+        for name, label, panel in (
+            ("loss", "loss", axes[0]),
+            ("knn", "kNN top-1", axes[1]),
+            ("feature_std", "feature std x sqrt(d)", axes[2]),
+        ):
+            for place, run in enumerate(runs):
+                known = [e for e in run.epochs if name in e]
+                x, y = ([e[k] for e in known] for k in ("epoch", name))
+                _line(panel, x, y, run.name, place)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            panel.set_xlabel("epoch")
+            panel.set_ylabel(label)
+        for place, run in enumerate(runs):
+            x, y = ([e[k] for e in run.theory] for k in ("step", "centered_rank"))
+            _line(axes[3], x, y, run.name, place)
+        axes[3].set_xlabel("optimizer steps")
+        axes[3].set_ylabel("directions")
+        axes[0].legend()
+        figure.tight_layout()
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+        style.plt.close(figure)
+    return text.getvalue()
+
+
+def _line(axes, x: list, y: list, label: str, place: int) -> None:
+    axes.plot(
+        x,
+        y,
+        color=style.COLORS[place % len(style.COLORS)],
+        linestyle=style.STYLES[place // len(style.COLORS) % len(style.STYLES)],
+        marker="o" if len(x) < 20 else None,
+        markersize=3,
+        label=label,
+    )
