@@ -17,9 +17,9 @@ import pytest
 from absl import flags
 
 from tf_dpred import flags as tf_dpred_flags
-from tf_dpred import main as _main  # noqa: F401  (defines --mode)
+from tf_dpred import main as tf_dpred_main
 from tf_dpred import recipes, train
-from tf_dpred.config import Config
+from tf_dpred.config import Config, FilesConfig
 from tf_dpred.networks import resnet
 
 CHECKOUT = Path(__file__).parent.parent
@@ -110,6 +110,10 @@ def check_flags(arguments, *others):
     left = values(recipes.expand(["tf_dpred", *given]))[1:]
     assert not left, f"received {left}, accepted: flags"
     Config.from_dict(tf_dpred_flags.given_settings(values))
+    files = tf_dpred_flags.given_files(values)
+    FilesConfig(**files)
+    strange = files.keys() - set(tf_dpred_main.MODES[values["mode"].value].files)
+    assert not strange, f"received {strange} with --mode={values['mode'].value}"
 
 
 class Parsed(Exception):
@@ -295,8 +299,10 @@ WRONG = [
     ("    tf-dpred --recipe=none", "--recipe: received 'none'"),
     ("    tf-dpred --method=moco", "moco"),
     ("```sh\npython tools/none.py\n```", "none.py"),
-    ("    python tools/neighbours.py runs features.npz", "SystemExit"),
-    ("    python tools/embed.py a b c --fast", "--fast"),
+    ("    python -m tf_dpred.main --mode=embed --query=a.jpg", "query"),
+    ("    python -m tf_dpred.main --mode=neighbours --neighbours=0", "--neighbours"),
+    ("    python tools/screenshots.py runs", "SystemExit"),
+    ("    python tools/screenshots.py a b --fast", "--fast"),
     ("    python tools/soak.py -- \\\n      --epochz=3", "epochz"),
     ("    python -m tools.scaling --per_device=two", "SystemExit"),
     ("    python -m tf_dpred.theory --figures=3", "figures"),

@@ -120,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("logdir", type=Path, help="holds work directories")
     parser.add_argument("output", type=Path, help="directory of the pictures")
-    parser.add_argument("--report", type=Path, help="page of tools/report.py")
+    parser.add_argument("--report", type=Path, help="page of --mode=report")
     parser.add_argument("--tabs", default=",".join(TABS), help="some of the default")
     parser.add_argument("--seconds", type=float, default=12.0, help="a tab may take")
     parser.add_argument("--size", default="1400x900", help="of the window, pixels")

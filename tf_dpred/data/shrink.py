@@ -1,7 +1,7 @@
 """Makes a small copy of a folder of large photographs, once, to train on.
 
     python -m tf_dpred.main --mode=shrink_images --data_dir=my_photos --output=small
-    python -m tf_dpred.main --flagfile=configs/folder.cfg --data_dir=small
+    python -m tf_dpred.main --recipe=folder --data_dir=small
 
 Decoding a photograph of 24 million pixels takes a hundred times as long as the views of
 224 that are made of it, and every epoch does it again. The copy holds a JPEG for each
