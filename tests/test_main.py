@@ -301,7 +301,7 @@ def test_main__interrupted_while_libraries_are_imported(stub):
 
 
 def test_main__nothing_heavy_is_imported_before_it_is_needed():
-    modules = "tf_dpred.evaluation.modes, tf_dpred.main, tf_dpred.train"
+    modules = "tf_dpred.evaluation.evaluate, tf_dpred.main, tf_dpred.train"
     heavy = {"tensorflow_datasets", "sklearn", "matplotlib", "PIL"}
     # These two import some themselves.
     assert brought_along(modules, heavy, before="keras, tensorflow") == "[]"

@@ -57,11 +57,13 @@ MODES = {
         ("output", "beside"),
     ),
     "linear_eval": Mode(
-        "accuracy of a linear classifier", "evaluation.modes:linear_eval", RECORDED
+        "accuracy of a linear classifier", "evaluation.evaluate:linear_eval", RECORDED
     ),
-    "knn": Mode("accuracy of nearest neighbours", "evaluation.modes:knn", RECORDED),
+    "knn": Mode("accuracy of nearest neighbours", "evaluation.evaluate:knn", RECORDED),
     "finetune": Mode(
-        "accuracy after training on few labels", "evaluation.modes:finetune", RECORDED
+        "accuracy after training on few labels",
+        "evaluation.evaluate:finetune",
+        RECORDED,
     ),
     "evaluate": Mode(
         "all three, beside an untrained encoder", "evaluation.compare:run", RECORDED

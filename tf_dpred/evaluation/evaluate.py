@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred import schedules
-from tf_dpred.config import Config, EvaluationConfig, refuse
+from tf_dpred.config import Config, EvaluationConfig, FilesConfig, refuse
 from tf_dpred.data import pipeline
 from tf_dpred.data.bad_images import named_errors
 from tf_dpred.data.source import Source
@@ -24,43 +24,41 @@ from tf_dpred.evaluation import knn as nearest
 from tf_dpred.evaluation import labelled, linear
 from tf_dpred.evaluation.features import FeatureExtractor
 from tf_dpred.records import results
-from tf_dpred.system import devices
+from tf_dpred.system import devices, markdown
 
 BATCH = 256
 # Training images that are held out to choose settings by; at most a tenth of all.
 HELD_OUT_RATE, HELD_OUT_KNN = 10_009, 10_000
 
 
-def linear_eval(config: Config, files: Sequence[str]) -> None:
+def linear_eval(config: Config, files: FilesConfig) -> None:
     """`--mode=linear_eval`: prints top-1 and top-5 of linear classifiers.
 
     Args:
-      config: of `restore.evaluation_config`.
-      files: none; this mode takes no arguments but flags.
+      config: of `encoders.settings.of_encoder`.
+      files: not read.
 
     Raises:
       Refused: see `Evaluation`.
       OSError: the result could not be written; the log holds it.
     """
-    _print("linear_eval", config, files)
+    _print("linear_eval", config)
 
 
-def knn(config: Config, files: Sequence[str]) -> None:
+def knn(config: Config, files: FilesConfig) -> None:
     """`--mode=knn`: prints top-1 of the nearest neighbours; as `linear_eval`."""
-    _print("knn", config, files)
+    _print("knn", config)
 
 
-def finetune(config: Config, files: Sequence[str]) -> None:
+def finetune(config: Config, files: FilesConfig) -> None:
     """`--mode=finetune`: prints top-1 and top-5 on few labels; as `linear_eval`."""
-    _print("finetune", config, files)
+    _print("finetune", config)
 
 
-def _print(mode: str, config: Config, files: Sequence[str]) -> None:
-    if files:
-        refuse("mode", mode, "flags alone", detail=f" with {' '.join(files)}")
+def _print(mode: str, config: Config) -> None:
     rows = _rows(Evaluation(config).run(mode))
     header = ("start" if mode == "finetune" else "encoder", "top-1", "top-5", "chosen")
-    print(results.table(header, rows))
+    print(markdown.table(header, rows))
 
 
 class Evaluation:

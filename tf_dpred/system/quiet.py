@@ -16,20 +16,23 @@ UNUSED_BY_KERAS = ("matplotlib", "sklearn")
 
 @contextlib.contextmanager
 def start() -> Iterator[None]:
-    """Loads TensorFlow quickly, and holds back what its libraries print meanwhile.
+    """Loads TensorFlow, quickly and quietly, for what is imported inside.
 
         with quiet.start():
             import tensorflow as tf
 
-    They print before any log level applies to them (tensorflow#100442), and once more
-    at the first look at the devices, which is taken here. If that raises, all of it is
-    shown; of what kills the process, only with TF_CPP_MIN_LOG_LEVEL set, as then
-    nothing is held back.
+    Its libraries print before any log level applies to them (tensorflow#100442), and
+    once more at the first look at the devices, which is taken here. What they print is
+    held back, and shown if something raises; of what kills the process, only with
+    TF_CPP_MIN_LOG_LEVEL set, as then nothing is held back.
 
-    Inside, scikit-learn and Matplotlib cannot be imported. Keras then does without
-    them: `keras.wrappers` and its plots of images do not work in this process.
+    Keras is loaded without scikit-learn and Matplotlib, so that `keras.wrappers` and
+    its plots of images do not work in this process.
     """
-    with _without(UNUSED_BY_KERAS), _silence():
+    with _silence():
+        with _without(UNUSED_BY_KERAS):
+            import tensorflow as tf
+        tf.config.list_physical_devices()
         yield
 
 
@@ -58,8 +61,6 @@ def _silence() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-            if "tensorflow" in sys.modules:
-                sys.modules["tensorflow"].config.list_physical_devices()
         except Exception:
             held.seek(0)
             os.write(stderr, held.read())
