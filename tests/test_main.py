@@ -16,7 +16,7 @@ from imports import brought_along
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tf_dpred import errors, main, train
-from tf_dpred.config import Config, FilesConfig, TrainingConfig, refuse
+from tf_dpred.config import Config, FilesConfig, TrainingConfig
 
 CHECKOUT = Path(__file__).parent.parent
 TINY = {
@@ -222,25 +222,24 @@ def test_main__settings_are_judged_beside_those_of_the_run(
 
 
 ENDS = [
-    (lambda: refuse("rho", 2, "less"), errors.REFUSED, "--rho: received 2, accepted"),
-    (lambda: fail(OSError(28, "No space left", "x")), errors.FAILED, "No space left"),
-    (lambda: fail(errors.RunFailed("lost\nit")), errors.FAILED, "lost it"),
-    (lambda: fail(FloatingPointError("nan")), errors.FAILED, "nan"),
-    (lambda: fail(KeyboardInterrupt()), errors.INTERRUPTED, "interrupted"),
+    (errors.Refused("--rho: received 2"), errors.REFUSED, "--rho: received 2"),
+    (OSError(28, "No space left", "x"), errors.FAILED, "No space left"),
+    (errors.RunFailed("lost\nit"), errors.FAILED, "lost it"),
+    (FloatingPointError("nan"), errors.FAILED, "nan"),
+    (KeyboardInterrupt(), errors.INTERRUPTED, "interrupted"),
 ]
 
 
-def fail(error):
-    raise error
-
-
-@pytest.mark.parametrize(("function", "code", "message"), ENDS, ids=lambda v: str(v))
+@pytest.mark.parametrize(
+    ("error", "code", "message"), ENDS, ids=lambda v: type(v).__name__
+)
 def test_main__what_is_no_bug_ends_with_one_line(
-    function, code, message, capsys, monkeypatch
+    error, code, message, capsys, monkeypatch
 ):
-    found, (line,) = main_of(
-        lambda config, files: function(), capsys=capsys, monkeypatch=monkeypatch
-    )
+    def function(config, files):
+        raise error
+
+    found, (line,) = main_of(function, capsys=capsys, monkeypatch=monkeypatch)
     assert found == code
     assert line.startswith("tf_dpred: ") and message in line
 
