@@ -37,7 +37,7 @@ def test_split_cpu__too_late():
 
 
 @pytest.mark.parametrize(
-    ("devices", "given", "expected"),
+    ("visible", "given", "expected"),
     [
         ([], {}, False),
         (["GPU"], {}, True),
@@ -46,9 +46,9 @@ def test_split_cpu__too_late():
         ([], {"tpu": "grpc://10.0.0.1:8470"}, True),
     ],
 )
-def test_trains_on_accelerator(devices, given, expected, monkeypatch):
+def test_trains_on_accelerator(visible, given, expected, monkeypatch):
     def found(kind):
-        return [device for device in devices if device == kind]
+        return [device for device in visible if device == kind]
 
     monkeypatch.setattr(tf.config, "get_visible_devices", found)
     assert devices.trains_on_accelerator(TrainingConfig(**given)) == expected
