@@ -9,10 +9,9 @@ import pytest
 import tensorflow as tf
 from absl import logging
 
-from tf_dpred.config import Config
+from tf_dpred.config import Config, FilesConfig
 from tf_dpred.data.source import from_arrays
 from tf_dpred.encoders import restore
-from tf_dpred.errors import Refused
 from tf_dpred.evaluation import evaluate, labelled
 from tf_dpred.records import results
 
@@ -36,7 +35,7 @@ def config(tmp_path, monkeypatch):
 
 
 def test_knn__prints_a_table_and_writes(config, tmp_path, capsys):
-    evaluate.knn(config, [])
+    evaluate.knn(config, FilesConfig())
     assert "| encoder        | top-1  | top-5 | chosen" in capsys.readouterr().out
     path = tmp_path / "evaluation" / "knn-digits-online" / "result.json"
     assert json.loads(path.read_text())["top1"] == 1.0
@@ -51,11 +50,6 @@ def test_run__a_full_disk_does_not_lose_the_number(config, monkeypatch, caplog):
     with pytest.raises(OSError, match="No space left"):
         evaluate.Evaluation(config).run("knn")
     assert "online, step 7: top-1 1.0000, top-5 - (k=1, T=0.02)" in caplog.text
-
-
-def test_knn__takes_no_files(config):
-    with pytest.raises(Refused, match="--mode: received 'knn' with a, accepted"):
-        evaluate.knn(config, ["a"])
 
 
 def test_setup__float32_to_the_last_bit_whatever_the_training_was(policy):
