@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tf_dpred.config import TrainingConfig
+from tf_dpred.errors import Refused
 from tf_dpred.system import devices
 
 
@@ -32,7 +33,7 @@ def test_set_precision__policy_and_float_type(
 
 def test_split_cpu__too_late():
     tf.constant(0)
-    with pytest.raises(ValueError, match="--logical_cpus: received 2, accepted: only"):
+    with pytest.raises(Refused, match="--logical_cpus: received 2, accepted: only"):
         devices.split_cpu(2)
 
 
@@ -115,7 +116,7 @@ def test_check_batch__divided_without_rest(batch_size, replicas, accumulation):
 )
 def test_check_batch__names_the_nearest(batch_size, replicas, accumulation, nearest):
     config = TrainingConfig(batch_size=batch_size, accumulation_steps=accumulation)
-    with pytest.raises(ValueError, match="nearest") as refusal:
+    with pytest.raises(Refused, match="nearest") as refusal:
         devices.check_batch(config, replicas)
     message = str(refusal.value)
     assert message.startswith(f"--batch_size: received {batch_size}, accepted: ")

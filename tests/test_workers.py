@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tf_dpred.config import Config
+from tf_dpred.errors import Refused
 from tf_dpred.system import cluster
 
 CHECKOUT = Path(__file__).parent.parent
@@ -174,7 +175,7 @@ def test_wait_for_all__names_who_does_not_answer():
     here = cluster.Cluster((own, there, silent), 0)
     with socket.create_server(("127.0.0.1", int(there.split(":")[1]))):
         start = time.monotonic()
-        with pytest.raises(ValueError, match="and after 1 s") as refusal:
+        with pytest.raises(Refused, match="and after 1 s") as refusal:
             cluster.wait_for_all(here, 1.0)
     assert 1 < time.monotonic() - start < 5
     assert f"after 1 s {silent} cannot be reached from {own}, acc" in str(refusal.value)
@@ -184,7 +185,7 @@ def test_wait_for_all__the_own_address_is_taken():
     own, other = cluster.free_addresses(2)
     with (
         socket.create_server(("", int(own.split(":")[1]))),
-        pytest.raises(ValueError, match="a port of this machine that is free"),
+        pytest.raises(Refused, match="a port of this machine that is free"),
     ):
         cluster.wait_for_all(cluster.Cluster((own, other), 0), 1.0)
 
@@ -216,7 +217,7 @@ def test_wait_for_all__the_own_address_is_taken():
 )
 def test_tf_config__malformed(monkeypatch, text, reason):
     monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(ValueError, match="TF_CONFIG: received") as refusal:
+    with pytest.raises(Refused, match="TF_CONFIG: received") as refusal:
         cluster.from_environment()
     message = str(refusal.value)
     assert reason in message
@@ -240,5 +241,5 @@ def test_multi_worker__needs_tf_config(monkeypatch):
 
     monkeypatch.delenv("TF_CONFIG", raising=False)
     config = Config.from_dict({"strategy": "multi_worker"}).training
-    with pytest.raises(ValueError, match="'multi_worker' without TF_CONFIG"):
+    with pytest.raises(Refused, match="'multi_worker' without TF_CONFIG"):
         devices.make_strategy(config)

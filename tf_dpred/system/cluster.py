@@ -10,7 +10,9 @@ import re
 import socket
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+from tf_dpred.config import refuse
 
 ACCEPTED = (
     '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
@@ -36,7 +38,7 @@ def from_environment() -> Cluster | None:
     """The cluster that TF_CONFIG describes; None if it is not set.
 
     Raises:
-      ValueError: it is malformed, or asks for other tasks than workers.
+      Refused: it is malformed, or asks for other tasks than workers.
     """
     text = os.environ.get("TF_CONFIG")
     if not text:
@@ -67,8 +69,8 @@ def from_environment() -> Cluster | None:
     return Cluster(addresses, tasks.index(mine))
 
 
-def _refuse(text: str, reason: str) -> None:
-    raise ValueError(f"TF_CONFIG: received {text!r} ({reason}), accepted: {ACCEPTED}.")
+def _refuse(text: str, reason: str) -> NoReturn:
+    refuse("TF_CONFIG", text, ACCEPTED, detail=f" ({reason})")
 
 
 def _is_address(address: Any) -> bool:
@@ -106,7 +108,7 @@ def wait_for_all(cluster: Cluster, seconds: float) -> None:
     interrupt it. Until then this process listens on its own port for the others.
 
     Raises:
-      ValueError: names the workers that do not answer within the time, or this one's
+      Refused: names the workers that do not answer within the time, or this one's
         address if it is taken.
     """
     mine = cluster.addresses[cluster.index]
@@ -115,19 +117,22 @@ def wait_for_all(cluster: Cluster, seconds: float) -> None:
     try:
         listener = socket.create_server(("", _split(mine)[1]), backlog=128)
     except OSError as error:
-        raise ValueError(
-            f"TF_CONFIG: received the address {mine} for this worker ({error}), "
-            "accepted: a port of this machine that is free."
-        ) from error
+        refuse(
+            "TF_CONFIG",
+            mine,
+            "a port of this machine that is free",
+            detail=f" as the address of this worker ({error})",
+        )
     with listener:
         while missing:
             missing = [address for address in missing if not _answers(address)]
             if missing and time.monotonic() > end:
-                raise ValueError(
-                    f"TF_CONFIG: received {len(cluster.addresses)} workers, and after "
-                    f"{seconds:g} s {', '.join(missing)} cannot be reached from "
-                    f"{mine}, accepted: workers that all run and reach each other "
-                    "(--worker_timeout)."
+                refuse(
+                    "TF_CONFIG",
+                    list(cluster.addresses),
+                    "workers that all run and reach each other (--worker_timeout)",
+                    detail=f", and after {seconds:g} s {', '.join(missing)} cannot be "
+                    f"reached from {mine}",
                 )
             time.sleep(0.2 if missing else 0)
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tf_dpred.config import TrainingConfig
+from tf_dpred.config import TrainingConfig, refuse
 from tf_dpred.system import cluster, processor
 
 # What TensorFlow reads of the environment and rounds differently for.
@@ -49,7 +49,7 @@ def setup(config: TrainingConfig) -> tf.distribute.Strategy:
       The strategy to build the model under.
 
     Raises:
-      ValueError: devices that are not there, or a batch that they cannot share.
+      Refused: devices that are not there, or a batch that they cannot share.
     """
     strategy = start(config, config.precision)
     check_batch(config, strategy.num_replicas_in_sync)
@@ -68,7 +68,7 @@ def start(config: TrainingConfig, precision: str) -> tf.distribute.Strategy:
       The strategy to build a model under.
 
     Raises:
-      ValueError: devices that are not there.
+      Refused: devices that are not there.
     """
     keras.utils.set_random_seed(config.seed)
     set_precision(precision)
@@ -119,17 +119,18 @@ def split_cpu(count: int) -> None:
     """Splits the CPU into `count` logical devices, to try strategies on a laptop.
 
     Raises:
-      ValueError: TensorFlow has its devices already.
+      Refused: TensorFlow has its devices already.
     """
     cpu = tf.config.list_physical_devices("CPU")[0]
     devices = [tf.config.LogicalDeviceConfiguration()] * count
     try:
         tf.config.set_logical_device_configuration(cpu, devices)
-    except RuntimeError as error:
-        raise ValueError(
-            f"--logical_cpus: received {count}, accepted: only at the start of a "
-            "process, before TensorFlow has run anything."
-        ) from error
+    except RuntimeError:
+        refuse(
+            "logical_cpus",
+            count,
+            "only at the start of a process, before TensorFlow has run anything",
+        )
 
 
 def make_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
@@ -138,7 +139,7 @@ def make_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
     several devices, else one.
 
     Raises:
-      ValueError: a TPU or workers are asked for and not found.
+      Refused: a TPU or workers are asked for and not found.
     """
     kind = config.strategy
     if place(config).workers > 1 or kind == "multi_worker":
@@ -178,13 +179,15 @@ def place(config: TrainingConfig) -> Place:
     """The place of this process, by TF_CONFIG where it is read.
 
     Raises:
-      ValueError: TF_CONFIG is malformed, or missing where it is needed.
+      Refused: TF_CONFIG is malformed, or missing where it is needed.
     """
     workers = cluster.from_environment()
     if workers is None and config.strategy == "multi_worker":
-        raise ValueError(
-            "--strategy: received 'multi_worker' without TF_CONFIG in the environment, "
-            f"accepted: with TF_CONFIG={cluster.ACCEPTED}."
+        refuse(
+            "strategy",
+            "multi_worker",
+            f"with TF_CONFIG={cluster.ACCEPTED}",
+            detail=" without TF_CONFIG in the environment",
         )
     if workers is None or config.tpu or config.strategy not in ("auto", "multi_worker"):
         return Place(0, 1)
@@ -198,10 +201,12 @@ def _multi_worker_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
-        raise ValueError(
-            "--strategy: received several workers in a process in which TensorFlow has "
-            f"run already, accepted: before anything else of it ({error})."
-        ) from error
+        refuse(
+            "strategy",
+            config.strategy,
+            "before TensorFlow has run anything in this process",
+            detail=f" for several workers ({error})",
+        )
 
 
 def _tpu_strategy(name: str | None) -> tf.distribute.Strategy:
@@ -211,10 +216,7 @@ def _tpu_strategy(name: str | None) -> tf.distribute.Strategy:
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, tf.errors.OpError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"--strategy=tpu: received --tpu={name}, accepted: a TPU that this process "
-            f"can reach ({first_line})."
-        ) from error
+        refuse("tpu", name, f"a TPU that this process can reach ({first_line})")
     return tf.distribute.TPUStrategy(resolver)
 
 
@@ -222,16 +224,17 @@ def check_batch(config: TrainingConfig, count: int) -> None:
     """Refuses a batch that `count` replicas and micro-batches do not divide.
 
     Raises:
-      ValueError: names the nearest batch sizes that they do.
+      Refused: names the nearest batch sizes that they do.
     """
     parts = count * config.accumulation_steps
     if config.batch_size % parts == 0 and config.batch_size >= 2 * parts:
         return
     below = max(config.batch_size // parts, 2) * parts
-    raise ValueError(
-        f"--batch_size: received {config.batch_size}, accepted: a multiple of {parts} "
-        f"(replicas x accumulation_steps) with at least 2 images each; nearest: "
-        f"{below} and {below + parts}."
+    refuse(
+        "batch_size",
+        config.batch_size,
+        f"a multiple of {parts} (replicas x accumulation_steps) with at least 2 images "
+        f"each; nearest: {below} and {below + parts}",
     )
 
 
