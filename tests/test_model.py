@@ -10,6 +10,7 @@ from tf_dpred.model import DirectPred
 from tf_dpred.optimizers import SGD
 from tf_dpred.predictors import MLP, Direct, Identity, Linear
 from tf_dpred.records.state import training_state
+from tf_dpred.step.trace_once import TraceOnce
 
 
 def cosine(p, z):
@@ -164,7 +165,56 @@ def test_stop_gradient__analytic_on_a_linear_network(stop_gradient, symmetric, p
     )
 
 
+@pytest.mark.parametrize(
+    ("symmetric", "target", "passes"),
+    [(True, True, 4), (False, True, 2), (True, False, 2), (False, False, 2)],
+)
+def test_train_step__no_forward_pass_that_the_loss_does_not_need(
+    symmetric, target, passes, monkeypatch
+):
+    seen, project = [], TraceOnce._project
+
+    def counted(self, images):
+        seen.append(images)
+        return project(self, images)
+
+    monkeypatch.setattr(TraceOnce, "_project", counted)
+    toys.trained(steps=1, symmetric=symmetric, target=target)
+    assert len(seen) == passes
+
+
+def test_train_step__one_direction_takes_f_of_the_first_view(policy):
+    policy("float64")
+    model = toys.model(symmetric=False)
+    views = toys.views(1)
+    f1, _ = projections(model.online, [v[0] for v in views])
+    model.compile(SGD(0.1), run_eagerly=True)
+    toys.fit(model, views)
+    expected = f1.T @ f1 / len(f1)
+    np.testing.assert_allclose(model.predictor.correlation, expected, **toys.TIGHT)
+    own, across, of_target = model.view_moments.read()
+    assert own == pytest.approx(np.mean(np.sum(f1**2, axis=1)), rel=1e-6)
+    assert np.isnan(across) and np.isnan(of_target)
+
+
 # How the step is run must not matter.
+
+
+def test_train_step__a_network_is_traced_once_for_both_views(monkeypatch):
+    """And rounds to the bit as if each view were traced, BatchNorm's gradient too."""
+    traced, project = [], TraceOnce._project
+
+    def counted(self, images):
+        traced.append(self)
+        return project(self, images)
+
+    monkeypatch.setattr(TraceOnce, "_project", counted)
+    once = toys.state_of(toys.trained(compiled={}))
+    assert len(traced) == 2  # the online network and the target
+    monkeypatch.setattr(TraceOnce, "__call__", TraceOnce._project)
+    each = toys.state_of(toys.trained(compiled={}))
+    assert len(traced) == 2 + 4
+    assert [n for n in once if once[n].tobytes() != each[n].tobytes()] == []
 
 
 @pytest.mark.parametrize(
