@@ -1,23 +1,20 @@
 """Several processes over loopback train as one does; lost workers are noticed."""
 
 import json
-import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
+import worker
 
 from tf_dpred.config import Config
 from tf_dpred.errors import Refused
 from tf_dpred.system import cluster
 
-CHECKOUT = Path(__file__).parent.parent
 ADDRESSES = ["127.0.0.1:1", "127.0.0.1:2"]
 SETTINGS = {
     "precision": "float64",
@@ -31,9 +28,9 @@ SETTINGS = {
 
 
 def start(directory, workers, **settings):
-    """Runs worker.py in so many processes -> [(exit code, stderr)]."""
+    """Runs worker.py in so many processes -> [(exit code, what they say)]."""
     addresses = cluster.free_addresses(workers)
-    processes = []
+    started = []
     for index in range(workers):
         own = {"out": f"{directory}/{index}.npz", "workdir": f"{directory}/run"}
         own |= SETTINGS | settings
@@ -43,21 +40,9 @@ def start(directory, workers, **settings):
         for name in ("die_at", "signal_at"):
             if name in own and index < workers - 1:  # it is the last one's
                 del own[name]
-        env = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT}/tests"}
-        env.pop("TF_CONFIG", None)
-        if workers > 1:
-            env["TF_CONFIG"] = cluster.tf_config(addresses, index)
-        command = [sys.executable, "tests/worker.py", json.dumps(own)]
-        processes.append(
-            subprocess.Popen(
-                command, cwd=CHECKOUT, env=env, stderr=subprocess.PIPE, text=True
-            )
-        )
-    ended = []
-    for process in processes:
-        _, log = process.communicate(timeout=240)
-        ended.append((process.returncode, log))
-    return ended
+        tf_config = cluster.tf_config(addresses, index) if workers > 1 else None
+        started.append(processes.Started(worker.train, tf_config, own))
+    return [process.wait() for process in started]
 
 
 def results(directory, workers):
@@ -99,6 +84,7 @@ def test_two_workers__only_the_chief_writes(unbroken):
     assert len((directory / "run" / "epochs.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_two_workers__stop_and_go_on(unbroken, tmp_path):
     """One is killed, which the other says; one is told to stop: both save and stop."""
     ended = start(tmp_path, 2, die_at=7)
@@ -124,6 +110,7 @@ def test_two_workers__another_workdir_is_refused(unbroken, tmp_path):
         assert f"on worker {index}, and another step" in log
 
 
+@pytest.mark.slow
 def test_accumulation__the_same_on_two_devices(tmp_path):
     """With BatchNorm: a micro-batch holds the same examples, however it is divided."""
     settings = {"accumulation_steps": 2, "batch_size": 8}
@@ -144,6 +131,7 @@ def test_accumulation__the_same_on_two_devices(tmp_path):
             np.testing.assert_allclose(other, value, 1e-10, 1e-12, err_msg=variable)
 
 
+@pytest.mark.slow
 def test_two_replicas__a_resumed_epoch_logs_the_same(tmp_path):
     """To the bit: the metrics in progress come back as they were on each replica."""
     settings = {"logical_cpus": 2, "precision": "float32", "batch_size": 4}
