@@ -40,6 +40,8 @@ class Started:
     ):
         self._printed = tempfile.TemporaryDirectory()
         variables = {**os.environ, **(environment or {})}
+        # As in a user's shell, where a program itself keeps TensorFlow quiet.
+        variables.pop("TF_CPP_MIN_LOG_LEVEL", None)
         self._process = CONTEXT.Process(
             target=_call,
             args=(Path(self._printed.name), directory, variables, function, args),
