@@ -81,7 +81,17 @@ def assert_bit_equal(a, b):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"pictures": True}, {"background_checkpoints": True}, {"accumulation_steps": 2}],
+    [
+        {"pictures": True, "background_checkpoints": True, "accumulation_steps": 2},
+        *(
+            pytest.param(alone, marks=pytest.mark.slow)
+            for alone in (
+                {"pictures": True},
+                {"background_checkpoints": True},
+                {"accumulation_steps": 2},
+            )
+        ),
+    ],
     ids=str,
 )
 def test_resume__in_the_middle_of_an_epoch_is_bit_equal(tmp_path, settings):
