@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tf_dpred.system import quiet
+
 TIMEOUT_SECONDS = 240
 CHECKOUT = Path(__file__).parent.parent
 # On macOS a process that has imported TensorFlow may not be forked.
@@ -76,6 +78,9 @@ def run_file(path: Path, *arguments: str, **kwargs) -> subprocess.CompletedProce
 
 def _run_as_main(runner: Callable, name: str, arguments: tuple[str, ...]) -> None:
     sys.argv = [name, *map(str, arguments)]
+    # TensorFlow lets absl look at the devices before the program would do so quietly.
+    with quiet.start():
+        pass
     runner(name, run_name="__main__")
 
 
