@@ -7,13 +7,16 @@ INSTALLED := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
 DOCS_INSTALLED := $(VENV)/.installed-docs
 
-.PHONY: demo test test-all coverage lint format check bench bench-check docs notebooks build clean
+.PHONY: demo test test-slow test-all coverage lint format check bench bench-check docs notebooks build clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py
 
 test: $(INSTALLED)
 	$(PYTEST)
+
+test-slow: $(INSTALLED)
+	$(PYTEST) -m slow
 
 test-all: $(INSTALLED)
 	$(PYTEST) -m "slow or not slow"

@@ -1,14 +1,14 @@
 """Runs a test's function where the CPU is several devices.
 
 TensorFlow splits the CPU only before its first operation, so this takes a process of
-its own. One for each number of devices serves all tests, since starting TensorFlow is
-most of its cost.
+its own. One for each number of devices serves all tests.
 """
 
 import functools
-import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+
+import processes
 
 TIMEOUT_SECONDS = 120
 
@@ -43,7 +43,7 @@ def strategy(replicas: int):
 def _worker(count: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         max_workers=1,
-        mp_context=multiprocessing.get_context("spawn"),
+        mp_context=processes.CONTEXT,
         initializer=_split,
         initargs=(count,),
     )

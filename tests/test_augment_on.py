@@ -5,7 +5,7 @@ import pytest
 import toys
 from test_recovery import pretraining
 
-SETTINGS = {"views": "byol", "train_size": 24, "epochs": 1, "accumulation_steps": 2}
+SETTINGS = {"views": "cifar", "train_size": 24, "epochs": 1, "accumulation_steps": 2}
 
 
 def trained(workdir, augment_on):

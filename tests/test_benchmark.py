@@ -97,7 +97,9 @@ def test_benchmark__parts_of_a_step(monkeypatch):
     assert model.steps_done == 4  # the optimizer's part, and the step
 
 
-@pytest.mark.parametrize("augment_on", ["host", "device"])
+@pytest.mark.parametrize(
+    "augment_on", ["host", pytest.param("device", marks=pytest.mark.slow)]
+)
 def test_benchmark__batch_of_a_step(monkeypatch, augment_on):
     """What the step is given fits what the run's step takes."""
     step = benchmark("step", monkeypatch)
@@ -126,6 +128,7 @@ def test_benchmark__pytorch_is_told_the_same_step_or_none(monkeypatch):
         pytorch.torch_flags([given, "--optimizer=lars", "--width=0.5"])
 
 
+@pytest.mark.slow
 def test_benchmark__input_stages(monkeypatch, tmp_path):
     inputs = benchmark("inputs", monkeypatch)
     write_pngs(tmp_path, 6)

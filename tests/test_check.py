@@ -1,18 +1,15 @@
 """The list of the image files that a run could not use."""
 
 import os
-import subprocess
 import sys
-from pathlib import Path
 
+import processes
 import pytest
 from images import write_bad, write_good
 
 from tf_dpred.config import Config, FilesConfig
 from tf_dpred.data import check
 from tf_dpred.errors import Refused
-
-CHECKOUT = Path(__file__).parent.parent
 
 
 def run(folder):
@@ -35,13 +32,8 @@ def test_check_images__names_what_cannot_be_used(tmp_path, capsys, caplog):
 
 def test_check_images__as_a_user_runs_it(tmp_path):
     good = write_good(tmp_path)
-    # As in a user's shell: the tests themselves set TensorFlow's log level.
-    own = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     flags = ["--mode=check_images", f"--data_dir={tmp_path}"]
-    command = [sys.executable, "-m", "tf_dpred.main", *flags]
-    done = subprocess.run(
-        command, cwd=CHECKOUT, env=own, capture_output=True, text=True
-    )
+    done = processes.run_module("tf_dpred.main", *flags)
     assert (done.returncode, done.stdout) == (0, "")
     (said,) = done.stderr.splitlines()
     assert said.endswith(f" {len(good)} images can be used, 0 cannot")

@@ -1,10 +1,9 @@
 """Precision, devices and the batch that they share."""
 
 import os
-import subprocess
-import sys
 
 import keras
+import processes
 import pytest
 import tensorflow as tf
 
@@ -62,23 +61,19 @@ def test_trains_on_accelerator(visible, given, expected, monkeypatch):
 )
 def test_setup__one_thread_inside_operations_unless_chosen(variable, chosen, expected):
     # In a process of its own: threads cannot be changed once TensorFlow runs.
-    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": variable or ""}
-    if variable is None:
-        del environment["TF_NUM_INTRAOP_THREADS"]
-    program = f"""
-import tensorflow as tf
-from tf_dpred.system import devices
-from tf_dpred.config import TrainingConfig
-tf.config.threading.set_intra_op_parallelism_threads({chosen})
-devices.trains_on_accelerator = lambda config: True
-devices.setup(TrainingConfig())
-print(tf.config.threading.get_intra_op_parallelism_threads())
-"""
-    command = [sys.executable, "-c", program]
-    found = subprocess.run(
-        command, env=environment, check=True, capture_output=True, text=True
-    )
-    assert found.stdout.split() == [expected]
+    done = processes.run(threads_after_setup, variable, chosen)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [expected]
+
+
+def threads_after_setup(variable, chosen):
+    os.environ.pop("TF_NUM_INTRAOP_THREADS", None)
+    if variable is not None:
+        os.environ["TF_NUM_INTRAOP_THREADS"] = variable
+    tf.config.threading.set_intra_op_parallelism_threads(chosen)
+    devices.trains_on_accelerator = lambda config: True
+    devices.setup(TrainingConfig())
+    print(tf.config.threading.get_intra_op_parallelism_threads(), flush=True)
 
 
 def test_one_thread_inside_operations__too_late(monkeypatch):

@@ -58,6 +58,7 @@ def run_command(line):
     assert main.main(["main"]) == 0
 
 
+@pytest.mark.slow
 def test_docs__run_from_top_to_bottom(home, capsys, caplog, monkeypatch):
     monkeypatch.chdir(home)
     caplog.set_level("INFO", logger="absl")

@@ -129,6 +129,7 @@ def test_full_disk__curves_go_on_with_the_next_epoch(small_disk, caplog):
     assert [event.step for event in events.Tensors("train/loss")] == [201]
 
 
+@pytest.mark.slow
 def test_full_disk__kills_nothing_that_was_saved(small_disk):
     """Full till the end: an error at the end, and the checkpoint of before is whole."""
     fill = small_disk / "fill"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 from absl import flags as absl_flags
@@ -98,17 +99,18 @@ def test_main__two_epochs_on_a_folder(images, tmp_path):
     strange = [line for line in done.stderr.splitlines() if not usual.match(line)]
     assert not strange
 
-    again = run_main(*flags)
+    again = processes.run_module("tf_dpred.main", *flags)
     assert again.returncode == 0, again.stderr
     assert "nothing to do" in again.stderr
-    changed = run_main(*flags, "--rho=0.5")
+    changed = processes.run_module("tf_dpred.main", *flags, "--rho=0.5")
     assert changed.returncode == 2
     assert "rho: 0.3 -> 0.5" in changed.stderr
     assert len(changed.stderr.splitlines()) == 1
 
 
 def test_main__preview_writes_a_picture(tmp_path):
-    done = run_main("--mode=preview", f"--workdir={tmp_path}")
+    flags = ("--mode=preview", f"--workdir={tmp_path}")
+    done = processes.run_module("tf_dpred.main", *flags)
     assert done.returncode == 0, done.stderr
     picture = (tmp_path / "preview.png").read_bytes()
     # Eight columns of digits, each enlarged to what a person can see.

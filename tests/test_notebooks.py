@@ -1,11 +1,9 @@
 """The notebooks run from top to bottom, cut short, and leave their pictures."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -18,12 +16,8 @@ def run(name, tmp_path):
         "TF_DPRED_OUTPUT": str(tmp_path),
         "MPLBACKEND": "Agg",
     }
-    done = subprocess.run(
-        [sys.executable, str(NOTEBOOKS / f"{name}.py")],
-        env={**os.environ, **environment},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
+    done = processes.run_file(
+        NOTEBOOKS / f"{name}.py", directory=tmp_path, environment=environment
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -35,6 +29,7 @@ def check_pictures(directory, *names):
         assert content.startswith(b"\x89PNG") and len(content) > 5000
 
 
+@pytest.mark.slow
 def test_own_images(tmp_path):
     printed = run("own_images", tmp_path)
     assert "step 3: loss" in printed  # 96 images in batches of 32

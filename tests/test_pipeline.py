@@ -62,14 +62,15 @@ def assert_same(left, right):
         np.testing.assert_array_equal(a[1], b[1])
 
 
-@pytest.fixture(params=["arrays", "folder", "tfds"])
-def source(request, tmp_path):
-    if request.param == "arrays":
-        return noise()
-    if request.param == "folder":
-        return write_folder(tmp_path)
-    directory = request.getfixturevalue("tfds_dir")
-    return open_source("cifar10", "train[:22]", directory, shuffle_buffer=8)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("folder"))
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """Two epochs of the folder, from the start; to build such a stream takes long."""
+    return take(pipeline.training_views(folder, view_pair("cifar"), 16, 4, seed=3), 11)
 
 
 def test_training_views__shape_and_type():
@@ -97,7 +98,13 @@ def test_training_views__order_is_shuffled_evenly():
     np.testing.assert_allclose(means, 3.5, atol=0.45)
 
 
-def test_training_views__resumes_bit_for_bit(source):
+@pytest.mark.parametrize("kind", ["arrays", "tfds"])
+def test_training_views__resumes_bit_for_bit(kind, request):
+    if kind == "arrays":
+        source = noise()
+    else:
+        directory = request.getfixturevalue("tfds_dir")
+        source = open_source("cifar10", "train[:22]", directory, shuffle_buffer=8)
     arguments = (source, view_pair("byol"), 16, 5)
     whole = take(pipeline.training_views(*arguments, seed=3), 11)
     for epoch, step in ((0, 3), (1, 2)):
@@ -108,31 +115,36 @@ def test_training_views__resumes_bit_for_bit(source):
         assert_same(take(resumed, len(rest)), rest)
 
 
-def test_training_views__chunks_smaller_than_a_batch(tmp_path, monkeypatch):
-    arguments = (write_folder(tmp_path), view_pair("cifar"), 16, 4)
-    whole = take(pipeline.training_views(*arguments, seed=3), 7)
+def test_training_views__resumes_bit_for_bit_on_a_folder(folder, whole, monkeypatch):
+    """Also where the chunks are smaller than a batch."""
+    arguments = (folder, view_pair("cifar"), 16, 4)
+    late = pipeline.training_views(*arguments, seed=3, start_epoch=1, start_step=2)
+    assert_same(take(late, 4), whole[7:])
     monkeypatch.setattr(pipeline, "ATTEMPTED_IMAGES", 2)
     resumed = pipeline.training_views(*arguments, seed=3, start_step=1)
-    assert_same(take(resumed, 6), whole[1:])
+    assert_same(take(resumed, 10), whole[1:])
+
+
+def test_training_views__parts_of_a_batch(folder, whole, monkeypatch):
     monkeypatch.setattr(pipeline, "ATTEMPTED_IMAGES", 1)
     for worker in range(2):
-        own = pipeline.training_views(*arguments, seed=3, share=(worker, 2))
+        own = pipeline.training_views(
+            folder, view_pair("cifar"), 16, 4, seed=3, share=(worker, 2)
+        )
         rows = slice(2 * worker, 2 * worker + 2)
-        assert_same(take(own, 7), [tuple(v[rows] for v in pair) for pair in whole])
+        expected = [tuple(v[rows] for v in pair) for pair in whole[:7]]
+        assert_same(take(own, 7), expected)
 
 
 @pytest.mark.parametrize("way", ["load", "attempt"])
-def test_training_views__load_only_where_an_attempt_fails(tmp_path, way):
-    source = write_folder(tmp_path)
-
+def test_training_views__load_only_where_an_attempt_fails(folder, whole, way):
     def fails(example):
         with tf.control_dependencies([tf.debugging.Assert(False, ["not to be used"])]):
-            return tf.nest.map_structure(tf.identity, source.load(example))
+            return tf.nest.map_structure(tf.identity, folder.load(example))
 
-    arguments = (view_pair("cifar"), 16, 4)
-    broken = dataclasses.replace(source, **{way: fails})
-    found = take(pipeline.training_views(broken, *arguments, seed=3), 3)
-    assert_same(found, take(pipeline.training_views(source, *arguments, seed=3), 3))
+    broken = dataclasses.replace(folder, **{way: fails})
+    stream = pipeline.training_views(broken, view_pair("cifar"), 16, 4, seed=3)
+    assert_same(take(stream, 3), whole[:3])
 
 
 def test_training_views__start_step_beyond_an_epoch():

@@ -1,6 +1,7 @@
 """A run that was stopped, by whatever, goes on as if it had not been."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,7 +82,17 @@ def assert_bit_equal(a, b):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"pictures": True}, {"background_checkpoints": True}, {"accumulation_steps": 2}],
+    [
+        {"pictures": True, "background_checkpoints": True, "accumulation_steps": 2},
+        *(
+            pytest.param(alone, marks=pytest.mark.slow)
+            for alone in (
+                {"pictures": True},
+                {"background_checkpoints": True},
+                {"accumulation_steps": 2},
+            )
+        ),
+    ],
     ids=str,
 )
 def test_resume__in_the_middle_of_an_epoch_is_bit_equal(tmp_path, settings):
@@ -193,8 +204,16 @@ def test_lock__is_free_when_training_fails(tmp_path):
     del failure
 
 
-def test_restore__damaged_checkpoint_is_passed_over(tmp_path):
-    pretraining(str(tmp_path), epochs=2).train()
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The work directory of a run that came to its end; not to be changed."""
+    workdir = tmp_path_factory.mktemp("finished")
+    pretraining(str(workdir)).train()
+    return workdir
+
+
+def test_restore__damaged_checkpoint_is_passed_over(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     newest = checkpoints.list_all(tmp_path / "checkpoints")[-1]
     damaged = bytearray(newest.read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -221,16 +240,14 @@ def test_restore__other_variables_are_refused(tmp_path):
         Checkpointing(other, tmp_path, steps_per_epoch=4).restore()
 
 
-def test_load__a_disk_that_fails_is_not_a_damaged_file(tmp_path, monkeypatch):
-    pretraining(str(tmp_path)).train()
-
+def test_load__a_disk_that_fails_is_not_a_damaged_file(finished, monkeypatch):
     def load(*args, **kwargs):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(np, "load", load)
     with pytest.raises(OSError, match="Input/output"):
-        pretraining(str(tmp_path))
-    assert len(checkpoints.list_all(tmp_path / "checkpoints")) == 2
+        pretraining(str(finished))
+    assert len(checkpoints.list_all(finished / "checkpoints")) == 2
 
 
 @pytest.mark.parametrize("index", range(len(QUANTITIES)))

@@ -3,10 +3,8 @@
 import dataclasses
 import itertools
 import json
-import subprocess
-import sys
-from pathlib import Path
 
+import processes
 import pytest
 import tensorflow as tf
 import toys
@@ -19,7 +17,6 @@ from tf_dpred.predictors import MLP, Direct
 from tools import scaling
 from tools.hardware import MACHINES
 
-CHECKOUT = Path(__file__).parent.parent
 A100 = MACHINES["a100"]
 NETWORK = scaling.Network(
     macs=10**9,
@@ -218,14 +215,13 @@ def test_compute__bad_option(options, message):
 
 
 def test_main__table_and_json():
-    command = [
-        sys.executable,
-        "-m",
+    done = processes.run_module(
         "tools.scaling",
         "--flagfile=configs/quickstart.cfg",
-    ]
-    command += ["--devices=1,16,64", "--json", "--images_per_core=7"]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+        "--devices=1,16,64",
+        "--json",
+        "--images_per_core=7",
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert [c["devices"] for c in found["columns"]] == [1, 16]

@@ -243,8 +243,20 @@ def test_distort__orders_are_equally_likely(monkeypatch):
     assert len(counts) == 24 and stats.chisquare(counts).pvalue > 0.01
 
 
-@pytest.mark.parametrize("which", ["first", "second"])
-@pytest.mark.parametrize("name", views.VIEWS)
+@pytest.mark.parametrize(
+    ("name", "which"),
+    # All operations, and the fewest; the two views of the others are alike.
+    [
+        ("byol", "second"),
+        ("cifar", "first"),
+        pytest.param("byol", "first", marks=pytest.mark.slow),
+        *(
+            pytest.param(name, "first", marks=pytest.mark.slow)
+            for name in views.VIEWS
+            if name not in ("byol", "cifar")
+        ),
+    ],
+)
 def test_distort__compiled_each_and_together(name, which):
     spec = getattr(view_pair(name), which)
     crops = np.random.default_rng(0).integers(0, 256, (24, 20, 20, 3), dtype=np.uint8)
@@ -265,7 +277,20 @@ def augment(image, spec, size, seed):
     return views.distort_each(spec)(crops, draws)[0]
 
 
-@pytest.mark.parametrize("name", views.VIEWS)
+each_recipe = pytest.mark.parametrize(
+    "name",
+    [
+        "byol",  # uses every operation
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in views.VIEWS
+            if name != "byol"
+        ),
+    ],
+)
+
+
+@each_recipe
 def test_augment__depends_on_the_seed_alone(name):
     pair = view_pair(name)
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -280,7 +305,7 @@ def test_augment__depends_on_the_seed_alone(name):
     assert (first.numpy() != view([1, 3]).numpy()).any()
 
 
-@pytest.mark.parametrize("name", views.VIEWS)
+@each_recipe
 def test_augment__same_inside_tf_data(name):
     pair = view_pair(name)
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)

@@ -1,23 +1,20 @@
 """Several processes over loopback train as one does; lost workers are noticed."""
 
 import json
-import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
+import worker
 
 from tf_dpred.config import Config
 from tf_dpred.errors import Refused
 from tf_dpred.system import cluster
 
-CHECKOUT = Path(__file__).parent.parent
 ADDRESSES = ["127.0.0.1:1", "127.0.0.1:2"]
 SETTINGS = {
     "precision": "float64",
@@ -31,9 +28,9 @@ SETTINGS = {
 
 
 def start(directory, workers, **settings):
-    """Runs worker.py in so many processes -> [(exit code, stderr)]."""
+    """Runs worker.py in so many processes -> what each ended with."""
     addresses = cluster.free_addresses(workers)
-    processes = []
+    started = []
     for index in range(workers):
         own = {"out": f"{directory}/{index}.npz", "workdir": f"{directory}/run"}
         own |= SETTINGS | settings
@@ -43,21 +40,9 @@ def start(directory, workers, **settings):
         for name in ("die_at", "signal_at"):
             if name in own and index < workers - 1:  # it is the last one's
                 del own[name]
-        env = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT}/tests"}
-        env.pop("TF_CONFIG", None)
-        if workers > 1:
-            env["TF_CONFIG"] = cluster.tf_config(addresses, index)
-        command = [sys.executable, "tests/worker.py", json.dumps(own)]
-        processes.append(
-            subprocess.Popen(
-                command, cwd=CHECKOUT, env=env, stderr=subprocess.PIPE, text=True
-            )
-        )
-    ended = []
-    for process in processes:
-        _, log = process.communicate(timeout=240)
-        ended.append((process.returncode, log))
-    return ended
+        tf_config = cluster.tf_config(addresses, index) if workers > 1 else None
+        started.append(processes.Started(worker.train, tf_config, own))
+    return [process.wait() for process in started]
 
 
 def results(directory, workers):
@@ -68,13 +53,13 @@ def results(directory, workers):
 def unbroken(tmp_path_factory):
     directory = tmp_path_factory.mktemp("two")
     ended = start(directory, 2)
-    assert [code for code, _ in ended] == [0, 0], ended
+    assert [process.returncode for process in ended] == [0, 0], ended
     return directory, results(directory, 2)
 
 
 def test_two_workers__equal_one_process(unbroken, tmp_path):
     ended = start(tmp_path, 1)
-    assert ended[0][0] == 0, ended
+    assert ended[0].returncode == 0, ended
     (one,) = results(tmp_path, 1)
     first, second = unbroken[1]
     assert one.keys() == first.keys() == second.keys()
@@ -99,16 +84,17 @@ def test_two_workers__only_the_chief_writes(unbroken):
     assert len((directory / "run" / "epochs.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_two_workers__stop_and_go_on(unbroken, tmp_path):
     """One is killed, which the other says; one is told to stop: both save and stop."""
     ended = start(tmp_path, 2, die_at=7)
-    assert tuple(code for code, _ in ended) == (1, -9), ended
-    assert "lost: worker 0 of 2" in ended[0][1]
-    assert "Start all of them again" in ended[0][1]
+    assert [process.returncode for process in ended] == [1, -9], ended
+    assert "lost: worker 0 of 2" in ended[0].stderr
+    assert "Start all of them again" in ended[0].stderr
     ended = start(tmp_path, 2, signal_at=7)
-    assert tuple(code for code, _ in ended) == (75, 75), ended
+    assert [process.returncode for process in ended] == [75, 75], ended
     ended = start(tmp_path, 2)
-    assert [code for code, _ in ended] == [0, 0], ended
+    assert [process.returncode for process in ended] == [0, 0], ended
     for found, expected in zip(results(tmp_path, 2), unbroken[1], strict=True):
         for name, value in expected.items():
             np.testing.assert_array_equal(found[name], value, err_msg=name)
@@ -119,11 +105,12 @@ def test_two_workers__another_workdir_is_refused(unbroken, tmp_path):
     shutil.copytree(unbroken[0] / "run", tmp_path / "run")
     (tmp_path / "empty").mkdir()
     ended = start(tmp_path, 2, last_workdir=str(tmp_path / "empty"), epochs=3)
-    for index, (code, log) in enumerate(ended):
-        assert code == 1
-        assert f"on worker {index}, and another step" in log
+    for index, process in enumerate(ended):
+        assert process.returncode == 1
+        assert f"on worker {index}, and another step" in process.stderr
 
 
+@pytest.mark.slow
 def test_accumulation__the_same_on_two_devices(tmp_path):
     """With BatchNorm: a micro-batch holds the same examples, however it is divided."""
     settings = {"accumulation_steps": 2, "batch_size": 8}
@@ -133,7 +120,7 @@ def test_accumulation__the_same_on_two_devices(tmp_path):
         workers, devices = ways[name]
         (tmp_path / name).mkdir()
         ended = start(tmp_path / name, workers, **settings, **devices)
-        assert all(code == 0 for code, _ in ended), ended
+        assert all(process.returncode == 0 for process in ended), ended
         return results(tmp_path / name, workers)[0]
 
     with ThreadPoolExecutor() as pool:
@@ -144,6 +131,7 @@ def test_accumulation__the_same_on_two_devices(tmp_path):
             np.testing.assert_allclose(other, value, 1e-10, 1e-12, err_msg=variable)
 
 
+@pytest.mark.slow
 def test_two_replicas__a_resumed_epoch_logs_the_same(tmp_path):
     """To the bit: the metrics in progress come back as they were on each replica."""
     settings = {"logical_cpus": 2, "precision": "float32", "batch_size": 4}
@@ -152,9 +140,9 @@ def test_two_replicas__a_resumed_epoch_logs_the_same(tmp_path):
         (tmp_path / name).mkdir()
         for step in signals_at:
             ended = start(tmp_path / name, 1, signal_at=step, **settings)
-            assert ended[0][0] == 75, ended
+            assert ended[0].returncode == 75, ended
         ended = start(tmp_path / name, 1, **settings)
-        assert ended[0][0] == 0, ended
+        assert ended[0].returncode == 0, ended
         return results(tmp_path / name, 1)[0]
 
     with ThreadPoolExecutor() as pool:

@@ -1,9 +1,5 @@
-"""One process of test_workers.py: a short run, its losses and its last weights.
+"""One process of test_workers.py: a short run, its losses and its last weights."""
 
-python tests/worker.py '{"out": ..., "workdir": ..., "die_at": ..., settings}'
-"""
-
-import json
 import os
 import signal
 import sys
@@ -15,7 +11,11 @@ from tf_dpred.errors import Preempted, Refused, WorkerLost
 from tf_dpred.records.state import training_state
 
 
-def main(settings):
+def train(tf_config, settings):
+    """Trains as $TF_CONFIG says, if it is not None; writes losses and state."""
+    os.environ.pop("TF_CONFIG", None)
+    if tf_config is not None:
+        os.environ["TF_CONFIG"] = tf_config
     out, workdir = settings.pop("out"), settings.pop("workdir")
     die_at, signal_at = settings.pop("die_at", None), settings.pop("signal_at", None)
     callbacks = [
@@ -37,7 +37,3 @@ def main(settings):
     state = {name: v.numpy() for name, v in training_state(run.model).items()}
     losses = [entry["loss"] for entry in run.callbacks.epoch_log.entries]
     np.savez(out, losses=losses, **state)
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
