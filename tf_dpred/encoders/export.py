@@ -26,6 +26,7 @@ from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.encoders import card, restore
 from tf_dpred.encoders.restore import Encoder
 from tf_dpred.evaluation.evaluate import setup
+from tf_dpred.records.workdir import Workdir
 
 # Of any shape, since this package refuses a wrong one in clearer words.
 IMAGES = tf.TensorSpec(None, tf.float32, name="images")
@@ -57,7 +58,7 @@ def write(config: Config) -> Path:
         refuse("export_dir", config.evaluation.export_dir, "none with --mode=export")
     encoder = restore.open_encoder(config)
     workdir = Path(config.training.workdir)
-    return write_encoder(encoder, workdir / "export", workdir)
+    return write_encoder(encoder, Workdir(workdir).export, workdir)
 
 
 def write_encoder(encoder: Encoder, directory: Path, workdir: Path) -> Path:

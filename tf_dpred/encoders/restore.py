@@ -18,6 +18,7 @@ from tf_dpred.networks import backbones
 from tf_dpred.networks.encoder import network
 from tf_dpred.records import checkpoints
 from tf_dpred.records.state import named
+from tf_dpred.records.workdir import Workdir
 
 KERAS_FILE = "encoder.keras"
 
@@ -105,7 +106,7 @@ def _network(config: Config, name: str) -> keras.Model:
 def _open_workdir(workdir: Path, config: Config, which: str) -> Encoder:
     if which == "target" and not config.objective.ema:
         refuse("encoder", which, "online: this run has no EMA and so no target")
-    found = checkpoints.load_latest(workdir / "checkpoints")
+    found = checkpoints.load_latest(Workdir(workdir).checkpoints)
     if found is None:
         refuse("workdir", str(workdir), "a work directory that holds a checkpoint")
     path, arrays = found

@@ -101,7 +101,7 @@ def find_export(path: Path) -> Path | None:
     """The newest numbered export of a work directory, an `export/`, or itself."""
     if (path / CARD).exists():
         return path
-    for parent in (path / "export", path):
+    for parent in (Workdir(path).export, path):
         found = [p for p in parent.glob("[0-9]*") if (p / CARD).exists()]
         if found:
             return max(found, key=lambda p: int(p.name))

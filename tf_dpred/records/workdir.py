@@ -43,7 +43,7 @@ class Workdir:
         self.evaluation = self.path / "evaluation"
         self.export = self.path / "export"
         self.preview = self.path / "preview.png"
-        self.spectra = self.path / "theory.png"
+        self.spectra = self.path / "theory"  # .png and .svg
         self.report = self.path / "report.html"
         self.lock = self.path / ".lock"
 

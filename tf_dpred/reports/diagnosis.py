@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from pathlib import Path
 
 import numpy as np
 
@@ -97,7 +96,7 @@ def report(workdir: str) -> str:
         drawn = f"no picture: {error.name} is missing, pip install 'tf-dpred[theory]'"
     else:
         try:
-            files = spectra.draw(entries, Path(workdir) / "theory", f"{workdir}:")
+            files = spectra.draw(entries, Workdir(workdir).spectra, f"{workdir}:")
             drawn = f"drew {', '.join(map(str, files))}"
         except OSError as error:
             drawn = f"no picture: {error}"
