@@ -1,5 +1,6 @@
 """What the tests share: reference numbers, real data, precision policies."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -15,8 +16,28 @@ CHECKOUT = Path(__file__).parent.parent
 
 
 def pytest_collection_modifyitems(items):
-    """What waits for processes of its own comes first, beside what computes."""
-    items.sort(key=lambda item: item.path.name != "test_workers.py")
+    """What waits for processes of its own comes first, beside what computes.
+
+    First of all the longest; and all of it together, so that few pytest workers start
+    the process that those are forked from.
+    """
+
+    def order(item):
+        needs = {"processes", "on_devices", "on_two_devices"} & vars(item.module).keys()
+        return item.path.name != "test_workers.py", not needs
+
+    items.sort(key=order)
+
+
+def pytest_collection_finish():
+    """TensorFlow's modules are left out of the search for garbage.
+
+    A graph in the making is a lot of new objects, after which Python would look through
+    all that there are again and again: a tenth of the time of all tests.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture

@@ -97,9 +97,8 @@ def test_benchmark__parts_of_a_step(monkeypatch):
     assert model.steps_done == 4  # the optimizer's part, and the step
 
 
-@pytest.mark.parametrize(
-    "augment_on", ["host", pytest.param("device", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("augment_on", ["host", "device"])
 def test_benchmark__batch_of_a_step(monkeypatch, augment_on):
     """What the step is given fits what the run's step takes."""
     step = benchmark("step", monkeypatch)

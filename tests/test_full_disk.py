@@ -16,10 +16,21 @@ from test_recovery import (
 )
 
 from tf_dpred.callbacks import json_lines
+from tf_dpred.callbacks.checkpointing import Checkpointing
 from tf_dpred.callbacks.tensorboard import TensorBoard
 from tf_dpred.errors import Preempted
 from tf_dpred.optimizers import SGD
 from tf_dpred.records import checkpoints
+
+
+def train_with_checkpoints(directory, *, every=0, steps_per_epoch=5, epochs=1):
+    model = toys.compiled()
+    saver = Checkpointing(
+        model, directory, steps_per_epoch=steps_per_epoch, every=every
+    )
+    pair = toys.views(steps_per_epoch)
+    toys.fit(model, pair, callbacks=[saver], epochs=epochs)
+    assert model.steps_done == steps_per_epoch * epochs
 
 
 def test_checkpoints__full_disk_is_reported_and_training_goes_on(tmp_path, monkeypatch):
@@ -32,8 +43,7 @@ def test_checkpoints__full_disk_is_reported_and_training_goes_on(tmp_path, monke
         real(path, state)
 
     monkeypatch.setattr(checkpoints, "save", save)
-    run = pretraining(str(tmp_path), checkpoint_every=2)
-    assert run.train()["step"] == 10
+    train_with_checkpoints(tmp_path, every=2, epochs=2)
     assert calls[:3] == [f"step-0000000{n}.npz" for n in (2, 4, 5)]
 
 
@@ -46,7 +56,7 @@ def test_checkpoints__a_full_disk_is_tried_again_at_the_next_one(tmp_path, monke
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "save", save)
-    pretraining(str(tmp_path), checkpoint_every=4, batch_size=2, epochs=1).train()
+    train_with_checkpoints(tmp_path, every=4, steps_per_epoch=20)
     assert steps[:5] == [4, 8, 12, 16, 20]
 
 
@@ -150,4 +160,4 @@ def test_checkpoints__last_one_that_fails_is_an_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "save", save)
     with pytest.raises(OSError, match="No space left"):
-        pretraining(str(tmp_path)).train()
+        train_with_checkpoints(tmp_path)

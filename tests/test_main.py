@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tf_dpred import errors, main, train
 from tf_dpred.config import Config, FilesConfig, TrainingConfig
+from tf_dpred.system import processor
 
 CHECKOUT = Path(__file__).parent.parent
 TINY = {
@@ -94,6 +96,8 @@ def test_main__two_epochs_on_a_folder(images, tmp_path):
     shortened = "--warmup_epochs: 10 is not less than --epochs=2; 0.2 is used"
     assert shortened in done.stderr
     assert recorded["flags"]["warmup_epochs"] == 10
+    if platform.machine() == "x86_64":  # asked for before TensorFlow was imported
+        assert recorded["environment"][processor.ONEDNN] == "1"
     # Nothing but the program's own log lines: no warning that a user would ask about.
     usual = re.compile(r"\d\d:\d\d:\d\d (?!warning|error)")
     strange = [line for line in done.stderr.splitlines() if not usual.match(line)]
@@ -246,17 +250,18 @@ def test_main__what_is_no_bug_ends_with_one_line(
     assert line.startswith("tf_dpred: ") and message in line
 
 
+def main_of_a_bug():
+    def of_a_new_predictor(config, files):
+        raise ValueError("no such shape")
+
+    main.Mode.load = lambda mode: of_a_new_predictor
+    sys.argv = ["tf_dpred"]
+    main.run()
+
+
 def test_main__a_bug_shows_its_traceback():
     """Also a ValueError, as a wrong shape in a new predictor is."""
-    code = (
-        "from tf_dpred import main\n"
-        "def of_a_new_predictor(config, files): raise ValueError('no such shape')\n"
-        "main.Mode.load = lambda mode: of_a_new_predictor\n"
-        "main.run()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT
-    )
+    done = processes.run(main_of_a_bug)
     assert done.returncode == errors.FAILED
     assert "Traceback" in done.stderr and "in of_a_new_predictor" in done.stderr
     assert "ValueError: no such shape" in done.stderr

@@ -73,6 +73,16 @@ def whole(folder):
     return take(pipeline.training_views(folder, view_pair("cifar"), 16, 4, seed=3), 11)
 
 
+@pytest.fixture(params=["arrays", "folder", "tfds"])
+def source(request):
+    if request.param == "arrays":
+        return noise()
+    if request.param == "folder":
+        return request.getfixturevalue("folder")
+    directory = request.getfixturevalue("tfds_dir")
+    return open_source("cifar10", "train[:22]", directory, shuffle_buffer=8)
+
+
 def test_training_views__shape_and_type():
     stream = pipeline.training_views(noise(), view_pair("byol"), 16, 4, seed=0)
     spec = tf.TensorSpec([4, 16, 16, 3], tf.uint8)
@@ -98,14 +108,9 @@ def test_training_views__order_is_shuffled_evenly():
     np.testing.assert_allclose(means, 3.5, atol=0.45)
 
 
-@pytest.mark.parametrize("kind", ["arrays", "tfds"])
-def test_training_views__resumes_bit_for_bit(kind, request):
-    if kind == "arrays":
-        source = noise()
-    else:
-        directory = request.getfixturevalue("tfds_dir")
-        source = open_source("cifar10", "train[:22]", directory, shuffle_buffer=8)
-    arguments = (source, view_pair("byol"), 16, 5)
+@pytest.mark.parametrize("source", ["arrays", "tfds"], indirect=True)
+def test_training_views__resumes_bit_for_bit(source):
+    arguments = (source, view_pair("cifar"), 16, 5)
     whole = take(pipeline.training_views(*arguments, seed=3), 11)
     for epoch, step in ((0, 3), (1, 2)):
         resumed = pipeline.training_views(
@@ -125,15 +130,14 @@ def test_training_views__resumes_bit_for_bit_on_a_folder(folder, whole, monkeypa
     assert_same(take(resumed, 10), whole[1:])
 
 
-def test_training_views__parts_of_a_batch(folder, whole, monkeypatch):
-    monkeypatch.setattr(pipeline, "ATTEMPTED_IMAGES", 1)
+def test_training_views__parts_of_a_batch(monkeypatch):
+    arguments = (noise(), view_pair("cifar"), 16, 4)
+    whole = take(pipeline.training_views(*arguments, seed=3), 7)
+    monkeypatch.setattr(pipeline, "CHUNK_IMAGES", 1)
     for worker in range(2):
-        own = pipeline.training_views(
-            folder, view_pair("cifar"), 16, 4, seed=3, share=(worker, 2)
-        )
+        own = pipeline.training_views(*arguments, seed=3, share=(worker, 2))
         rows = slice(2 * worker, 2 * worker + 2)
-        expected = [tuple(v[rows] for v in pair) for pair in whole[:7]]
-        assert_same(take(own, 7), expected)
+        assert_same(take(own, 7), [tuple(v[rows] for v in pair) for pair in whole])
 
 
 @pytest.mark.parametrize("way", ["load", "attempt"])

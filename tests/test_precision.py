@@ -152,7 +152,7 @@ def test_report_loss_scale__in_the_logs(policy):
     [
         ({"accumulation_steps": 4}, {}),
         ({"skip_nonfinite": True}, {}),
-        ({}, {"jit_compile": True}),
+        pytest.param({}, {"jit_compile": True}, marks=pytest.mark.slow),
     ],
     ids=["accumulation", "skip_nonfinite", "jit"],
 )

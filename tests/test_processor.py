@@ -90,10 +90,8 @@ def test_onednn__tensorflow_is_loaded_already(
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN is for x86-64")
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [(None, "1"), pytest.param("0", "0", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
 def test_onednn__is_asked_for_unless_chosen(given, expected):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"}
     environment.pop(processor.ONEDNN, None)
