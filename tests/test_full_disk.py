@@ -23,7 +23,7 @@ from tf_dpred.optimizers import SGD
 from tf_dpred.records import checkpoints
 
 
-def train_with_checkpoints(directory, *, every=0, steps_per_epoch=5, epochs=1):
+def train_with_checkpoints(directory, *, every, steps_per_epoch=5, epochs=1):
     model = toys.compiled()
     saver = Checkpointing(
         model, directory, steps_per_epoch=steps_per_epoch, every=every
@@ -160,4 +160,4 @@ def test_checkpoints__last_one_that_fails_is_an_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "save", save)
     with pytest.raises(OSError, match="No space left"):
-        train_with_checkpoints(tmp_path)
+        pretraining(str(tmp_path)).train()
