@@ -274,8 +274,10 @@ def test_training_views__skipped_files_are_not_read(tmp_path):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_training_views__one_view_with_labels(source):
+def test_training_views__one_view_with_labels():
     """The labels follow their images, and the order is that of pairs of views."""
+    images = np.random.default_rng(0).integers(0, 256, (22, 12, 12, 3), np.uint8)
+    source = from_arrays(images, np.arange(22))
     spec = view_pair("cifar").first.without_colour()
     batches = take(
         pipeline.training_views(source, (spec,), 8, 5, seed=3, labels=True), 6

@@ -108,7 +108,9 @@ def _bootstrap(
     )
 
 
-def with_target(x: ArrayLike, x_aug: ArrayLike, levers: Levers) -> Flow:
+def with_target(
+    x: ArrayLike, x_aug: ArrayLike, levers: Levers, *, symmetric: bool = False
+) -> Flow:
     """Lemma 1: a predictor, stop-gradient and a target that follows.
 
         E = -W_p W (X + X') + W_a X
@@ -119,6 +121,7 @@ def with_target(x: ArrayLike, x_aug: ArrayLike, levers: Levers) -> Flow:
     Args:
       x, x_aug: X and X', [n1, n1] symmetric.
       levers: with an `ema_rate`.
+      symmetric: W_p is kept symmetric: its gradient counts with its symmetric part.
 
     Returns:
       Flow of (W_p, W, W_a).
@@ -134,7 +137,7 @@ def with_target(x: ArrayLike, x_aug: ArrayLike, levers: Levers) -> Flow:
 
     def flow(state: State) -> State:
         w_p, w, w_a = state
-        rates = _bootstrap(w_p, w, w_a, x, x_aug, levers, symmetric=False)
+        rates = _bootstrap(w_p, w, w_a, x, x_aug, levers, symmetric)
         return *rates, levers.ema_rate * (w - w_a)
 
     return flow

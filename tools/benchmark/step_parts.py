@@ -47,7 +47,7 @@ def parts(model, batch) -> dict[str, Callable]:
         functions["EMA"] = lambda: model._update_target(step)
         functions["forward target"] = forward(model.target)
     functions["forward online"] = forward(model.online)
-    functions["forward and backward"] = lambda: model._accumulate(batch, variables)[0]
+    functions["forward and backward"] = lambda: model._gradients(batch)[0]
     functions["step"] = lambda: model.train_step(batch)
     return {
         name: tf.function(function, autograph=False)
