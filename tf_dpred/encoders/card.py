@@ -9,7 +9,7 @@ from typing import Any
 
 from tf_dpred.config import EvaluationConfig
 from tf_dpred.encoders.restore import Encoder
-from tf_dpred.encoders.settings import CARD, FORMAT_VERSION
+from tf_dpred.encoders.settings import CARD, EXPORT_VERSION
 from tf_dpred.records import results
 from tf_dpred.system import devices
 from tf_dpred.system.markdown import table
@@ -38,7 +38,7 @@ def describe(encoder: Encoder, workdir: Path) -> dict[str, Any]:
     flags = encoder.config.to_dict()
     r, d = (int(output.shape[-1]) for output in encoder.network.outputs)
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": EXPORT_VERSION,
         "encoder": encoder.which,
         "step": encoder.step,
         "weights": encoder.fingerprint,

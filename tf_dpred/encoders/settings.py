@@ -12,7 +12,7 @@ from tf_dpred.records import json_files
 from tf_dpred.records.workdir import Workdir
 
 # Of an export: its files and the keys of its card.
-FORMAT_VERSION = 1
+EXPORT_VERSION = 1
 CARD = "model_card.json"
 _CARD_KEYS = {"encoder", "step", "flags"}
 # What belongs to one data set, and means nothing for another.
@@ -116,11 +116,11 @@ def read_card(directory: Path) -> dict[str, Any]:
     """
     card = json_files.read(directory / CARD, "export_dir")
     version = card.get("format_version")
-    if version != FORMAT_VERSION:
+    if version != EXPORT_VERSION:
         refuse(
             "export_dir",
             str(directory),
-            str(FORMAT_VERSION),
+            str(EXPORT_VERSION),
             detail=f" of format version {version}",
         )
     if missing := _CARD_KEYS - card.keys():

@@ -19,7 +19,7 @@ from absl import logging
 from tf_dpred.config import refuse
 from tf_dpred.system import files
 
-FORMAT_VERSION = 1
+CHECKPOINT_VERSION = 1
 
 
 class DamagedError(ValueError):
@@ -46,7 +46,7 @@ def save(path: Path, state: Mapping[str, np.ndarray]) -> None:
     with files.whole(path) as file:
         np.savez(
             file,
-            format_version=FORMAT_VERSION,
+            format_version=CHECKPOINT_VERSION,
             names=sorted(state),
             **state,  # type: ignore[arg-type]  # no array is called allow_pickle
         )
@@ -74,11 +74,11 @@ def load(path: Path) -> dict[str, np.ndarray]:
     names = state.pop("names", None)
     if version is None:
         raise DamagedError(f"{path} is damaged (no format version)")
-    if int(version) != FORMAT_VERSION:
+    if int(version) != CHECKPOINT_VERSION:
         refuse(
             "workdir",
             str(path),
-            f"checkpoints of version {FORMAT_VERSION}",
+            f"checkpoints of version {CHECKPOINT_VERSION}",
             detail=f" of format version {version}",
         )
     if names is None or sorted(state) != names.tolist():
