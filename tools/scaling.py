@@ -106,9 +106,11 @@ def facts(model) -> Network:
     """The costs of a built Keras model or predictor, from its layers."""
     import keras
 
+    from tf_dpred.system import keras_private
+
     layers = {
         id(layer): layer
-        for layer in model._flatten_layers(include_self=False)
+        for layer in keras_private.all_layers(model)
         if not isinstance(layer, keras.Model | keras.layers.InputLayer)
     }.values()
     macs = math.prod(model.matrix.shape) if hasattr(model, "matrix") else 0

@@ -20,8 +20,8 @@ class BuiltModel(keras.Model):
         """Does nothing: there is nothing left to build."""
 
 
-def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a model and of the models inside it; `Model.layers` stops there."""
+def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """All layers inside a model or layer; `Model.layers` does not look into models."""
     return list(model._flatten_layers(include_self=False))
 
 
