@@ -9,7 +9,7 @@ import numpy as np
 
 from tf_dpred.theory import measures, style
 
-MODES = 32  # drawn; further ones are hardly to be told apart
+MODES = 32  # drawn; more could hardly be told apart
 
 
 def draw(entries: list[dict], path: Path, title: str = "") -> list[Path]:
