@@ -1,9 +1,9 @@
 """The file format of checkpoints: named arrays in one npz file.
 
 A file holds every array under its variable's name, the list of these `names` and
-`format_version`. Under its own name it is always whole (`files.whole`). Each array
-carries the zip format's CRC-32, and the list tells whether all are there, so a cut or
-changed file is noticed when it is read. Nothing in it can run code:
+`format_version`. A file with a checkpoint's name is always whole (`files.whole`). Each
+array carries the zip format's CRC-32, and the list tells whether all are there, so a
+cut or changed file is noticed when it is read. Nothing in it can run code:
 `allow_pickle=False`.
 """
 
@@ -63,8 +63,8 @@ def load(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             state = {name: file[name] for name in file.files}
-    # A damaged zip file can make its reader raise almost anything, EINVAL among it. But
-    # a disk or a network that fails says nothing about the file.
+    # A damaged zip file can make its reader raise almost anything, EINVAL included. But
+    # an error of the disk or the network does not mean that the file is damaged.
     except Exception as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
@@ -94,7 +94,7 @@ def load_latest(directory: Path) -> tuple[Path, dict[str, np.ndarray]] | None:
 
     Raises:
       Refused: the newest that is whole is of another format, or there are checkpoints
-        and none is whole. To start over, or further back, without a word would throw a
+        and none is whole. Starting over, or further back, without a word would throw a
         run away.
     """
     paths = list_all(directory)

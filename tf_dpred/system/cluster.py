@@ -104,8 +104,8 @@ def free_addresses(count: int) -> list[str]:
 def wait_for_all(cluster: Cluster, seconds: float) -> None:
     """Waits until every worker can be reached from this one.
 
-    Before TensorFlow does the same: it would wait for an hour, and nothing can
-    interrupt it. Until then this process listens on its own port for the others.
+    Called before TensorFlow does the same, which takes up to an hour and cannot be
+    interrupted. Meanwhile, this process listens on its own port for the others.
 
     Raises:
       Refused: names the workers that do not answer within the time, or this one's

@@ -1,4 +1,4 @@
-"""What this package uses of Keras that is not public, each with its reason.
+"""Everything private that this package uses of Keras, each with its reason.
 
 A new version of Keras can change these without notice: if something breaks there, it is
 found here.
@@ -28,7 +28,7 @@ def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
 def decays(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> bool:
     """Whether weight decay applies to a variable.
 
-    Only so is it known what `Optimizer.exclude_from_weight_decay` was told.
+    Nothing public says what `Optimizer.exclude_from_weight_decay` excluded.
     """
     return optimizer._use_weight_decay(variable)
 
@@ -36,6 +36,6 @@ def decays(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> b
 def index_of(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> int:
     """The place of a variable among those that the optimizer was built for.
 
-    `update_step` is given a variable without its place, which the slots are found by.
+    `update_step` is not told the place, by which it finds the variable's momentum.
     """
     return optimizer._get_variable_index(variable)
