@@ -305,7 +305,7 @@ class DirectPred(BuiltModel):
     def _apply(self, gradients) -> tf.Tensor:
         """The optimizer's step -> the gradient norm, 0 where float16 overflowed.
 
-        Such an overflow is no error: it lowers the loss scale, and the step is dropped.
+        That is not an error: it lowers the loss scale, and the step is dropped.
         """
         norm = tf.linalg.global_norm(gradients)
         if self.loss_scale is None:

@@ -52,7 +52,7 @@ def output_file(name: str | None, kind: str) -> Path:
 
     Raises:
       Refused: there is no name, its directory does not exist or cannot be written to,
-        or something that is no file has this name.
+        or something that is not a file has this name.
     """
     path = Path(name or "")
     if not name or not path.parent.is_dir() or (path.exists() and not path.is_file()):
