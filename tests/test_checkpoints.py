@@ -122,9 +122,9 @@ def test_remove_old__keeps_the_newest(tmp_path):
 
 def test_load_latest__a_newer_format_is_not_passed_over(tmp_path, monkeypatch):
     checkpoints.save(checkpoints.path_of(tmp_path, 1), state())
-    monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_VERSION", 2)
     checkpoints.save(checkpoints.path_of(tmp_path, 2), state())
-    monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 1)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_VERSION", 1)
     with pytest.raises(Refused, match="of format version 2, accepted"):
         checkpoints.load_latest(tmp_path)
 

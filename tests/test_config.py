@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tf_dpred import config
-from tf_dpred.config import METHODS, PREDICTORS, SECTIONS, Config
+from tf_dpred.config import METHODS, PREDICTOR_FACTS, SECTIONS, Config
 from tf_dpred.errors import Refused
 
 FIELDS = {
@@ -270,10 +270,10 @@ def test_inside_root__takes_the_epsilons_of_table_7():
         assert made.predictor.eps == eps
 
 
-@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("predictor", PREDICTOR_FACTS)
 def test_iso__accepted_for_symmetric_predictors_only(predictor):
     values = {"loss": "iso", "predictor": predictor}
-    if PREDICTORS[predictor].symmetric:
+    if PREDICTOR_FACTS[predictor].symmetric:
         assert Config.from_dict(values).objective.loss == "iso"
     else:
         with pytest.raises(ValueError, match="--loss: received 'iso'"):

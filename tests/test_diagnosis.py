@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from tf_dpred.config import PREDICTORS, Config
+from tf_dpred.config import PREDICTOR_FACTS, Config
 from tf_dpred.errors import Refused
 from tf_dpred.reports import diagnosis
 from tf_dpred.theory import measures
@@ -126,7 +126,7 @@ def test_misaligned__by_gradients_in_between():
 
 @pytest.mark.parametrize("state", ["misaligned", "collapsing", "collapsed"])
 @pytest.mark.parametrize("optimizer", ["sgd", "lars", "adamw"])
-@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("predictor", PREDICTOR_FACTS)
 @pytest.mark.parametrize("ema", [True, False])
 def test_advice__can_be_followed(state, optimizer, predictor, ema):
     """Every flag that is named exists, and the values that are given are accepted."""
@@ -231,9 +231,9 @@ def test_report__without_a_matrix(tmp_path):
 
 def test_refusals(tmp_path):
     with pytest.raises(Refused, match="accepted: the work directory of a pre"):
-        diagnosis.records(str(tmp_path / "none"))
+        diagnosis.read_records(str(tmp_path / "none"))
     with pytest.raises(Refused, match=r"without a measurement in theory\.jsonl"):
-        diagnosis.records(written(tmp_path, []))
+        diagnosis.read_records(written(tmp_path, []))
     (tmp_path / "flags.json").write_text("{")
     with pytest.raises(Refused, match=r"with a damaged flags\.json"):
-        diagnosis.records(str(tmp_path))
+        diagnosis.read_records(str(tmp_path))

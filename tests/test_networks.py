@@ -12,6 +12,7 @@ from tf_dpred.networks.encoder import Normalize
 from tf_dpred.networks.heads import projector
 from tf_dpred.networks.normalization import BatchNormalization
 from tf_dpred.networks.resnet import ARCHITECTURES, resnet
+from tf_dpred.system import keras_private
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL = NetworkConfig(width=0.125, projector_hidden=12, projector_dim=8)
@@ -285,7 +286,7 @@ def test_with_own_batch_norm__same_model():
     copy = backbones.with_own_batch_norm(outer)
     found = [
         layer
-        for layer in copy._flatten_layers()
+        for layer in keras_private.all_layers(copy)
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     assert [type(layer) for layer in found] == [BatchNormalization] * 2

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tf_dpred import predictors
-from tf_dpred.config import PREDICTORS, PredictorConfig
+from tf_dpred.config import PREDICTOR_FACTS, PredictorConfig
 
 N, D = 10, 4
 CLOSED_FORMS = ("direct", "direct_copy", "direct_set", "optimal")
@@ -68,7 +68,7 @@ def test_observe__numpy(rho, centered, count, policy):
     np.testing.assert_allclose(predictor.correlation, expected, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", PREDICTORS)
+@pytest.mark.parametrize("name", PREDICTOR_FACTS)
 def test_observe__every_predictor_keeps_f(name):
     predictor = built(name)
     steps = batches(3)
@@ -293,7 +293,7 @@ def test_trainable_variables(name, settings, expected):
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("name", PREDICTORS)
+@pytest.mark.parametrize("name", PREDICTOR_FACTS)
 def test_precision__float32_under_mixed(name, precision, policy):
     policy(precision)
     predictor = built(name)
@@ -356,12 +356,12 @@ def test_make_predictor__settings(name, expected):
 
 
 def test_registry__is_the_flag_choices():
-    assert list(predictors.PREDICTORS) == list(PREDICTORS)
+    assert list(predictors.PREDICTORS) == list(PREDICTOR_FACTS)
 
 
-@pytest.mark.parametrize("name", PREDICTORS)
+@pytest.mark.parametrize("name", PREDICTOR_FACTS)
 def test_facts__are_what_the_class_does(name):
-    facts, predictor = PREDICTORS[name], built(name)
+    facts, predictor = PREDICTOR_FACTS[name], built(name)
     assert bool(predictor.trainable_variables) == facts.trained
     steps = batches(3)
     observe(predictor, steps)

@@ -181,19 +181,19 @@ def test_wait_for_all__the_own_address_is_taken():
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{", "it is no JSON"),
-        ("[]", "it is no JSON object"),
+        ("{", "it is not JSON"),
+        ("[]", "it is not a JSON object"),
         ("{}", "it lacks cluster or task"),
         ('{"cluster": {"worker": ["a:1"]}}', "it lacks cluster or task"),
         (
             '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
             "its cluster has 'ps'",
         ),
-        (cluster.tf_config(["host"], 0), "worker is no list of host:port"),
-        (cluster.tf_config(["a:99999"], 0), "worker is no list of host:port"),
+        (cluster.tf_config(["host"], 0), "worker is not a list of host:port"),
+        (cluster.tf_config(["a:99999"], 0), "worker is not a list of host:port"),
         (
             '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
-            "worker is no list of host:port",
+            "worker is not a list of host:port",
         ),
         (cluster.tf_config(ADDRESSES, 2), "there is no task worker 2 in its cluster"),
         (

@@ -33,7 +33,7 @@ __all__ = [
     "theory",
 ]
 
-# Where the names lie that are no modules of this package.
+# The modules of those names that are not modules themselves.
 _MODULES = {
     "Config": "config",
     "DirectPred": "model",

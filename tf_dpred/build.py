@@ -1,4 +1,4 @@
-"""From a Config to the parts of a run: construction alone, nothing is trained here."""
+"""Builds the parts of a run from its Config; nothing is trained here."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def model(
     """A compiled model; call it under `strategy.scope()`.
 
     Args:
-      config: of networks, predictor, objective and optimizer.
+      config: of the run.
       steps_per_epoch: optimizer steps, for the schedules.
-      pair: of views, for devices that make them from crops.
+      pair: how the two views are made, for devices that make them from crops.
       backbone: a built model, normalised images [n, s, s, 3] -> features [n, c], to
-        use instead of the one that `config.network.backbone` names; or what makes one.
+        use instead of `config.network.backbone`, or a function that makes one.
     """
     objective = config.objective
     online = _network("online", config, backbone)
@@ -180,7 +180,7 @@ class Callbacks:
 
     Attributes:
       in_order: all of them, in the order in which Keras calls them.
-      epoch_log, theory, checkpoints, preemption: those that a run also talks to;
+      epoch_log, theory, checkpoints, preemption: those that `train` also calls itself;
         `theory` is None on all workers but the chief.
     """
 
@@ -199,7 +199,7 @@ def callbacks(
     steps_per_epoch: int,
     *,
     knn: KNNMonitor | None = None,
-    own: Sequence[keras.callbacks.Callback] = (),
+    extra: Sequence[keras.callbacks.Callback] = (),
     is_chief: bool = True,
 ) -> Callbacks:
     """All callbacks of a run, and why they run in this order.
@@ -210,8 +210,8 @@ def callbacks(
       model: compiled.
       source: of the training images, for the picture of their views.
       steps_per_epoch: optimizer steps.
-      knn: the monitor, if there are labelled images.
-      own: the user's; they see what the run's own add to the logs, and can add to them.
+      knn: the monitor; None without labelled images.
+      extra: the user's callbacks; they see what `first` adds to the logs.
       is_chief: False for the workers that write no files.
     """
     training, objective = config.training, config.objective
@@ -228,7 +228,7 @@ def callbacks(
     preemption = Preemption(checkpoints)
 
     # First those that add to the logs: tau, skipped steps, the loss scale, kNN. A step
-    # that is not finite ends the run here, before anything is written of it.
+    # that is not finite ends the run here, before anything about it is written.
     first: list[keras.callbacks.Callback] = []
     if objective.ema:
         total = training.epochs * steps_per_epoch
@@ -270,18 +270,18 @@ def callbacks(
         if training.profiled_steps:
             shown.append(Profile(str(workdir.tensorboard), *training.profiled_steps))
 
-    # Last those that save. An epoch's line is written before its checkpoint, from which
-    # a resumed run would not write it again. Preemption ends the run: nothing follows.
+    # Last those that save. An epoch's line is written before its checkpoint: a run that
+    # resumes there does not write the line again. Preemption, the last, ends the run.
     saved = [epoch_log, checkpoints, preemption]
     return Callbacks(
-        [*first, *own, *shown, *saved], epoch_log, theory, checkpoints, preemption
+        [*first, *extra, *shown, *saved], epoch_log, theory, checkpoints, preemption
     )
 
 
 def compared_settings(config: Config) -> dict[str, Any]:
-    """The settings that decide a result; first those that are not by default."""
+    """The settings that decide a result; those that are not defaults come first."""
     usual = Config().to_dict()
-    # A run may change these without becoming another one; only its length matters.
+    # What a continued run may change does not decide its result, except `epochs`.
     settings = {
         name: value
         for name, value in config.to_dict().items()

@@ -1,4 +1,4 @@
-"""How the program ends other than by doing its work: exit codes and exceptions.
+"""How the program ends when it has not done its work: exit codes and exceptions.
 
 `main` chooses the exit code by these classes before TensorFlow is imported, so nothing
 here needs it.
@@ -25,11 +25,11 @@ class RunFailed(Exception):
 
 
 class TooManyBadImages(RunFailed):
-    """More files than `--max_bad_images` cannot be used."""
+    """More than `--max_bad_images` files cannot be used."""
 
 
 class UnreadableImage(RunFailed):
-    """A file vanished, or may not be read."""
+    """A file has vanished, or this user may not read it."""
 
 
 class WorkerLost(RunFailed):

@@ -77,7 +77,7 @@ for _section in (*SECTIONS.values(), FilesConfig):
 
 
 def define_mode(names: Iterable[str]) -> None:
-    """Defines what the program takes beside settings: `--mode` and `--recipe`.
+    """Defines the flags that are not settings: `--mode` and `--recipe`.
 
     The modes are a table of `main`, which also replaces `--recipe` by its flags.
     """

@@ -2,7 +2,7 @@
 
 All take `prediction` p = W f, `projection` z of the target network and `feature` f,
 the projection of the online network that p was made from, each [n, d], and return
-[n]. Nothing is stopped here: the model decides where gradients end.
+[n]. They stop no gradients: the model decides where gradients end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 Loss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
-# PyTorch's `F.normalize` divides by max(|x|, 1e-12); l2_normalize takes the square.
+# PyTorch's `F.normalize` divides by max(|x|, 1e-12); l2_normalize takes its square.
 _EPSILON = 1e-24
 
 
@@ -44,7 +44,7 @@ def iso(prediction: tf.Tensor, projection: tf.Tensor, feature: tf.Tensor) -> tf.
     z_norm = tf.maximum(tf.norm(projection, axis=-1), 1e-12)
     agreement = tf.reduce_sum(prediction * projection, axis=-1)
     pull = tf.stop_gradient(1.0 / (p_norm * z_norm))
-    # Not agreement / (|p|^3 |z|): that product is 0 in float32 where both are tiny.
+    # Not agreement / (|p|^3 |z|): the product is 0 in float32 where both are tiny.
     hold = tf.stop_gradient(agreement * pull / p_norm**2)
     return -2.0 * (
         pull * tf.reduce_sum(feature * projection, axis=-1)

@@ -43,7 +43,7 @@ class Mode(NamedTuple):
         return getattr(importlib.import_module(f"tf_dpred.{module}"), name)
 
 
-# The settings that were given, or those of an encoder's run changed by them.
+# GIVEN: the given settings alone. RECORDED: an encoder's run, changed by those.
 GIVEN, RECORDED = Config.from_dict, settings.of_encoder
 
 MODES = {
@@ -104,8 +104,8 @@ def main(argv: Sequence[str]) -> int:
       argv: the program's name; all flags were parsed by `parse`.
 
     Returns:
-      The exit code, see `errors`. What is no bug ends with one line; a bug shows its
-      traceback.
+      The exit code, see `errors`. A refusal or a failure ends with one line; a bug
+      shows its traceback.
     """
     mode = MODES[flags.FLAGS.mode]
     try:
@@ -134,7 +134,7 @@ def _files(mode: Mode) -> FilesConfig:
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the command line; a wrong flag ends the program with one line."""
     logging.set_verbosity(logging.INFO)
-    # The handler: TensorFlow has a logger of its own, which passes its records on.
+    # Set on the handler, which also gets the records of TensorFlow's own logger.
     handler = logging.get_absl_handler()
     handler.addFilter(_is_not_chatter)
     handler.setFormatter(_Line())
@@ -154,9 +154,9 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 
 class _Line(Formatter):
-    """Time and text; the level only where it is not that of usual news.
+    """Shows time and text, and the level unless it is INFO.
 
-    A date, process and file, as absl's own, would take half of a line.
+    absl's own format adds date, process and file, which take half of a line.
     """
 
     def __init__(self):
@@ -171,7 +171,7 @@ class _Line(Formatter):
 
 
 def _is_not_chatter(record: LogRecord) -> bool:
-    """Whether a line is a warning, or neither TensorFlow's nor TensorBoard's own."""
+    """Whether to show a line: TensorFlow and TensorBoard may only warn."""
     own = (("tensorflow", "python"), ("tensorboard", "backend"))
     theirs = [os.sep + os.path.join(*parts) + os.sep for parts in own]
     return record.levelno >= WARNING or not any(p in record.pathname for p in theirs)

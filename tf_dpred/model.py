@@ -43,14 +43,14 @@ class DirectPred(BuiltModel):
       symmetric: sum the loss over both directions; else predict view 2 from view 1
         only. With a separate target, half of the forward passes are then left out, and
         F is that of view 1.
-      stop_gradient: off, the loss's gradient also goes through z. Only without a
+      stop_gradient: False: the loss's gradient also goes through z. Only without a
         separate target, whose variables are never trained.
       accumulation_steps: micro-batches that a step's batch is split into. Gradients
         are averaged over them; optimizer, F, W and target advance once.
       skip_nonfinite: undo a step in which the loss, the gradient norm, F or W is not
         finite, except that it counts as a step. Costs a copy of all variables.
-      make_views: the tensors of a batch -> its two views, the last part of the input
-        that this device does itself; None: a batch is its two views.
+      make_views: the tensors of a batch -> its two views, where this device does the
+        last part of the input; None: a batch is its two views.
 
     Raises:
       ValueError: unknown loss, or a target that does not fit the other arguments.
@@ -98,8 +98,8 @@ class DirectPred(BuiltModel):
         self._update_target: Callable[[tf.Tensor], None] | None = None
         self._project_online = TraceOnce(self.online)
         self._project_target = TraceOnce(self.target)
-        # Everything is built here and now: a sub-model first built inside a step
-        # would be missed by a restore before it.
+        # Everything is built now: a restore before the first step would miss a
+        # sub-model that the step builds.
         predictor.build((None, online.output_shape[1][-1]))
         self.built = True
 
@@ -139,8 +139,8 @@ class DirectPred(BuiltModel):
 
         Args:
           optimizer: any Keras optimizer.
-          predictor_weight_decay, predictor_learning_rate: of the predictor alone;
-            None: the optimizer's. Need an optimizer of `tf_dpred.optimizers`.
+          predictor_weight_decay, predictor_learning_rate: for the predictor alone;
+            None: the optimizer's. They need an optimizer of `tf_dpred.optimizers`.
           **kwargs: `jit_compile` (default False), `steps_per_execution`,
             `run_eagerly`, as in `keras.Model.compile`.
 
@@ -184,7 +184,7 @@ class DirectPred(BuiltModel):
         self.train_function: Callable[..., Any] | None = None
 
     def make_train_function(self, force: bool = False):
-        """As in Keras, which cannot do it for several workers."""
+        """As in Keras, but also for several workers."""
         if not replicas.are_on_several_workers(self.distribute_strategy):
             return super().make_train_function(force)
         if self.train_function is None or force:
@@ -237,7 +237,7 @@ class DirectPred(BuiltModel):
             )
 
     def _what_a_skipped_step_changes(self):
-        """(all variables, those that count skipped steps as well)."""
+        """(all variables, those of them that also count a skipped step)."""
         of_metrics = [v for metric in self.metrics for v in metric.variables]
         counters = [*self.finite.variables, self.optimizer.iterations]
         if self.loss_scale is not None:
@@ -245,7 +245,7 @@ class DirectPred(BuiltModel):
         return self.variables + of_metrics + self.optimizer.variables, counters
 
     def _gradients(self, data):
-        """Of the mean loss, over micro-batches one after the other.
+        """Gradients of the mean loss; the micro-batches run one after the other.
 
         Returns:
           The gradients of `learned_variables`, the loss, and the projections f1, f2,
@@ -259,7 +259,7 @@ class DirectPred(BuiltModel):
         for micro_batch in zip(
             *(tf.split(tensor, self.accumulation_steps) for tensor in data), strict=True
         ):
-            # Without this they would run side by side, in the memory of all of them.
+            # Without this, they run side by side and take the memory of all of them.
             with tf.control_dependencies(total):
                 views = tuple(tf.identity(tensor) for tensor in micro_batch)
             if self.make_views is not None:
@@ -305,7 +305,7 @@ class DirectPred(BuiltModel):
     def _apply(self, gradients) -> tf.Tensor:
         """The optimizer's step -> the gradient norm, 0 where float16 overflowed.
 
-        Such an overflow is no error: it lowers the loss scale, and the step is dropped.
+        That is not an error: it lowers the loss scale, and the step is dropped.
         """
         norm = tf.linalg.global_norm(gradients)
         if self.loss_scale is None:
@@ -318,7 +318,7 @@ class DirectPred(BuiltModel):
 
     def _measure(self, loss, f1, f2, z1, z2) -> tf.Tensor:
         """Updates the metrics -> the loss over all replicas."""
-        # One all-reduce for all that is only looked at.
+        # One all-reduce for everything that is only reported.
         moments = tf.cast(ViewMoments.of(f1, f2, z1, z2), loss.dtype)
         numbers = replicas.mean(tf.concat([loss[None], moments], axis=0))
         loss = numbers[0]
@@ -328,7 +328,7 @@ class DirectPred(BuiltModel):
         return loss
 
     def _check_finite(self, step, loss, gradient_norm) -> tf.Tensor:
-        """bool scalar, equal on all replicas: all that was watched is finite."""
+        """Whether all that is watched is finite: a bool, equal on all replicas."""
         matrix = getattr(self.predictor, "matrix", None)
         watched = {
             "loss": loss,
@@ -340,6 +340,6 @@ class DirectPred(BuiltModel):
 
 
 def _rows(*parts: tf.Tensor | None) -> tf.Tensor | None:
-    """The rows of all parts that there are, without their gradients."""
+    """The rows of all parts that are not None, without gradients; else None."""
     present = [tf.stop_gradient(part) for part in parts if part is not None]
     return tf.concat(present, axis=0) if present else None

@@ -9,14 +9,14 @@ A scale r > 1 (Chen and Chow, A stable scaling of Newton-Schulz, 2014) lets smal
 eigenvalues grow up to 2.4 times a step instead of 1.5. All counts are known when the
 graph is built: 11 steps in float32, 24 in float64.
 
-F has zeros, and rounding makes negative numbers of them, at which the iteration
+F has eigenvalues of zero. Rounding can make them negative, where the iteration
 diverges. So it runs on A + delta I, and the root that is returned is
 
     Y - delta Z = A (A + delta I)^(-1/2)
 
 which is 0 at 0 and everywhere within 0.3 delta^(1/2) of A^(1/2), where A = F/m, m the
-largest eigenvalue: 4e-4 in float32, 2e-8 in float64. Coarser products (TF32 on GPUs,
-bfloat16 on TPUs), which diverge where F has zeros, are turned off by `runtime.setup`.
+largest eigenvalue: 4e-4 in float32, 2e-8 in float64. `devices.start` turns off coarser
+products (TF32 on GPUs, bfloat16 on TPUs), with which the iteration diverges.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ import tensorflow as tf
 
 from tf_dpred import spectrum
 
-# delta over the machine's precision; ten times what rounding was seen to make of zeros.
+# delta over the machine's precision: ten times the errors that rounding made of zeros.
 SHIFT = 16
 
-# Upper limit of r^2. At 3, the largest eigenvalue would be mapped to 0, and one that is
-# a little larger than it was taken for, to a negative number.
+# Upper limit of r^2. At 3, the largest eigenvalue would be mapped to 0, and to a
+# negative number if it was estimated a little too low.
 LARGEST_SQUARED_SCALE = 2.5
 
 
@@ -44,9 +44,9 @@ def predictor(f: tf.Tensor, eps: float, form: str) -> tf.Tensor:
 
     Args:
       f: F, [d, d], positive semi-definite up to rounding.
-      eps: of `eq18` at least 0; of the others at least
-        `spectrum.SMALLEST_EIGENVALUE`, so that this floor, which is no matter of
-        products, is never reached.
+      eps: at least 0 with `eq18`; with the others at least
+        `spectrum.SMALLEST_EIGENVALUE`, so that no eigenvalue reaches this floor,
+        which matrix products cannot compute.
       form: `reference`, `inside_root` or `eq18`.
 
     Returns:
@@ -78,8 +78,8 @@ def predictor(f: tf.Tensor, eps: float, form: str) -> tf.Tensor:
 def largest_eigenvalue(f: tf.Tensor) -> tf.Tensor:
     """The largest eigenvalue of a positive semi-definite F, [d, d] -> scalar >= 0.
 
-    Power iteration by squaring: n squarings are 2^n steps, and of all starting vectors
-    at once, so that none can miss the eigenvector. The result is the Rayleigh quotient
+    Power iteration by squaring: n squarings are 2^n steps from all unit vectors at
+    once, not all of which can miss the eigenvector. The result is the Rayleigh quotient
     of the longest column. However close the next eigenvalues are, the relative error
     is about ln(d) 2^-(n + 2) at most: 6e-5 in float32, 4e-9 in float64, at d = 2048.
     """
@@ -99,10 +99,10 @@ def square_root(a: tf.Tensor, lowest: float = 0.0) -> tf.Tensor:
 
     Args:
       a: [d, d], eigenvalues from `lowest`, up to rounding, to 1.
-      lowest: from delta on, nothing has to be added to A.
+      lowest: if it is at least delta, nothing is added to A.
 
     Returns:
-      [d, d], symmetric; all NaN where an eigenvalue so far below 0 made it diverge.
+      [d, d], symmetric; all NaN if an eigenvalue far below 0 made it diverge.
     """
     precision = _precision(a.dtype)
     delta = SHIFT * precision if lowest < SHIFT * precision else 0.0
@@ -120,13 +120,13 @@ def square_root(a: tf.Tensor, lowest: float = 0.0) -> tf.Tensor:
 def scales(lowest: float, precision: float) -> list[float]:
     """r of each step that takes the singular values in [lowest, 1] to 1.
 
-    A step maps x to r x (3 - r^2 x^2) / 2, whose largest value is 1; r is such that
-    both ends of the interval are mapped to the same, or as far as the limit allows.
+    A step maps x to r x (3 - r^2 x^2) / 2, whose largest value is 1. With its r, both
+    ends of the interval are mapped to one value, or as close as the limit allows.
 
     Args:
       lowest: above 0.
-      precision: the distance from 1 that is small enough for the last step to end at;
-        it is squared by each.
+      precision: the distance from 1 that the last step may leave. Each step squares
+        the distance.
     """
     found = []
     while 1 - lowest > math.sqrt(precision):

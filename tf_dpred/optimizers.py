@@ -18,7 +18,7 @@ from tf_dpred.system import keras_private
 
 
 class _CoupledDecayOptimizer(keras.optimizers.Optimizer):
-    """Momentum SGD with decay in the gradient and one group of its own.
+    """Momentum SGD with decay in the gradient; groups may have their own settings.
 
     mu <- momentum mu + adapt(g + wd w);  w <- w - lr mu.
     """
@@ -94,7 +94,7 @@ class _CoupledDecayOptimizer(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate) -> None:
         index = keras_private.index_of(self, variable)
-        # Tensors: an operation of Keras' variables takes longer to trace.
+        # Tensors, as operations on Keras' variables take longer to trace.
         mu, weight = (
             tf.convert_to_tensor(self._mu[index]),
             tf.convert_to_tensor(variable),
@@ -161,8 +161,8 @@ class LARS(_CoupledDecayOptimizer):
       momentum: in [0, 1).
       weight_decay: wd >= 0.
       eta: trust coefficient, above 0.
-      exclude: regular expressions; a variable whose path one of them is found in is
-        excluded as well. They only add to the rule by rank.
+      exclude: regular expressions; a variable is also excluded if one of them is found
+        in its path. They only add to the rule by rank.
       name: of the optimizer.
       **kwargs: of `keras.optimizers.Optimizer`.
 

@@ -6,10 +6,9 @@ All share one interface:
     observe(f, z)         takes the projections of a step into the statistics
     update_weights(step)  after the optimizer's step: sets the weights, or leaves them
 
-A new predictor is one class, one line in `PREDICTORS` and one in that of `config`,
-with its facts. Weights act from the left on
-column vectors, p = W f, so rows are multiplied by W^T. Equation numbers are those of
-arXiv 2102.06810.
+A new predictor is one class, one line in `PREDICTORS` and one in
+`config.PREDICTOR_FACTS`. Weights act from the left on column vectors, p = W f, so rows
+are multiplied by W^T. Equation numbers are those of arXiv 2102.06810.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Predictor(keras.layers.Layer):
     F <- rho F + (1 - rho) E_B[f f^T] over the rows of both views; the first batch
     sets it. With rho None, F is the plain mean over all batches so far. F is kept, and
     everything derived from it computed, in the variable dtype (float32 under mixed
-    precision): bfloat16 has no eigen-decomposition, and no digits for one.
+    precision): bfloat16 has no eigen-decomposition, and too few digits for one.
 
     Args:
       rho: weight of the old estimate in [0, 1), or None.
@@ -206,8 +205,8 @@ class ClosedForm(_Matrix):
     def _weights_or_nan(self) -> tf.Tensor:
         """W, all NaN if F is not finite.
 
-        LAPACK would end the step with an error that says nothing of this; NaN reaches
-        the loss, where `StopOnNonFinite` names it and the step.
+        LAPACK would end the step with an error that does not say why. With NaN the step
+        goes on, and its `FiniteCheck` names F and the step.
         """
         f = self.correlation
         return tf.cond(
@@ -224,7 +223,7 @@ class Direct(ClosedForm):
       exponent, eigenvalue_map, eps: see `spectrum.eigenvalue_map`.
       solver: `eigh`; or `newton_schulz`, W by matrix products alone, for devices that
         are slow at eigh (`newton_schulz.predictor`). That takes exponent 1/2 and an
-        uncentred F, whose eigenvalues are not negative but by rounding.
+        uncentred F, whose eigenvalues can be negative by rounding alone.
     """
 
     def __init__(
@@ -289,8 +288,8 @@ class DirectCopy(ClosedForm):
 class Optimal(ClosedForm):
     """The least-squares plug-in, W = sym(E[z f^T] (E[f f^T] + eps I)^-1) (Table 1).
 
-    Pairs are those of the loss, (f1, z2) and (f2, z1). Centring applies to the second
-    factor only, where `centered` is set.
+    The pairs are those of the loss, (f1, z2) and (f2, z1). With `centered`, only the
+    second factor is centred.
 
     Args:
       eps: the ridge, above 0, in units of F.

@@ -13,14 +13,14 @@ FLAG = re.compile(r"--?recipe(=.*)?")
 
 
 def directory() -> Path:
-    """Of the recipes: inside an installed package, beside it in a checkout."""
+    """Where the recipes are: inside an installed package, beside it in a checkout."""
     package = Path(__file__).parent
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
 
 def names() -> list[str]:
-    """Of all recipes, sorted."""
+    """The names of all recipes, sorted."""
     return sorted(path.stem for path in directory().glob("*.cfg"))
 
 
@@ -76,7 +76,7 @@ def table() -> str:
 
 
 def hint(message: str) -> str:
-    """Names the recipe that an error about a missing configs/NAME.cfg may be after."""
+    """Suggests a recipe after an error about a missing configs/NAME.cfg; else ""."""
     found = re.search(r"configs/(\w+)\.cfg", message)
     if found and found[1] in names():
         return f"; outside of a checkout: --recipe={found[1]}"

@@ -54,7 +54,7 @@ def eigenvalue_map(
       form: one of the table.
 
     Returns:
-      [d] eigenvalues of W. If no eigenvalue of F is above 0, those of F = 0.
+      [d] eigenvalues of W; those of F = 0 if no eigenvalue of F is above 0.
 
     Raises:
       ValueError: unknown form.
@@ -103,8 +103,8 @@ def feature_std(
 
     Args:
       f: [n, d] rows.
-      mean_over_rows: [n, d] -> [d]; another one where `f` holds only a share of the
-        rows, those of one replica.
+      mean_over_rows: [n, d] -> [d]; another function where `f` holds the rows of one
+        replica only.
 
     Returns:
       Scalar: mean over dimensions of the standard deviation over rows of f/|f|, times

@@ -33,8 +33,8 @@ class Pretraining:
       config: of the run.
       source: images to train on; None: those that `config.data` names. From Python,
         `data.source.from_arrays`.
-      backbone: see `build.model`. For several workers it has to be a function: they
-        are set up before the first variable is made.
+      backbone: see `build.model`. For several workers it has to be a function: no
+        variable may be made before the workers are set up.
       callbacks: Keras callbacks beside the run's own; see `build.callbacks`.
 
     Attributes:
@@ -54,7 +54,7 @@ class Pretraining:
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ):
         self.config = config
-        # Of several workers one writes the files; the others only train.
+        # One of several workers writes the files; the others only train.
         self.place = devices.place(config.training)
         self.workdir = Workdir(config.training.workdir)
         self.workdir.create()
@@ -72,8 +72,8 @@ class Pretraining:
             self.lock.release()
             raise
 
-    def _open(self, source: Source | None, backbone, own_callbacks) -> None:
-        """Images, model and callbacks."""
+    def _open(self, source: Source | None, backbone, extra_callbacks) -> None:
+        """Opens the images, and builds the model and the callbacks."""
         config = self.config
         if backbone is None:
             backbones.check_name(config.network.backbone)
@@ -100,12 +100,12 @@ class Pretraining:
             self.source,
             self.steps_per_epoch,
             knn=knn,
-            own=own_callbacks,
+            extra=extra_callbacks,
             is_chief=self.place.is_chief,
         )
 
     def _restore(self) -> None:
-        """The state of the last checkpoint, and the curves up to there."""
+        """Restores the last checkpoint, and the curves up to its step."""
         self.restored = self.callbacks.checkpoints.restore()
         self._check_workers_agree()
         step = self.model.steps_done
@@ -138,7 +138,7 @@ class Pretraining:
             self.lock.release()
 
     def _fit(self) -> None:
-        """The rest of an epoch that was begun, then the whole epochs."""
+        """Trains the rest of an epoch that was begun, then the whole epochs."""
         epochs = self.config.training.epochs
         epoch, step_in_epoch = divmod(self.model.steps_done, self.steps_per_epoch)
         if epoch >= epochs:
@@ -158,7 +158,7 @@ class Pretraining:
         self.callbacks.checkpoints.wait()
 
     def _fit_epochs(self, first: int, stop: int, step_in_epoch: int = 0) -> None:
-        """Trains epochs first, ..., stop - 1; the first from a step of it on."""
+        """Trains epochs first, ..., stop - 1; the first one from `step_in_epoch` on."""
         training = self.config.training
         views = pipeline.training_views(
             self.source,
@@ -183,7 +183,7 @@ class Pretraining:
             epochs=stop,
             steps_per_epoch=self.steps_per_epoch - step_in_epoch,
             callbacks=list(self.callbacks.in_order),
-            shuffle=False,  # the pipeline does
+            shuffle=False,  # the pipeline shuffles
             verbose=0,
         )
 

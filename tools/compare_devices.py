@@ -28,7 +28,7 @@ WAYS = {"eager": ["--run_eagerly"], "graph": [], "xla": ["--jit_compile"]}
 
 
 def command(run: str, workdir: Path, flags: list[str]) -> list[str]:
-    """What trains in one of the ways."""
+    """The command that trains in one of the ways."""
     if run in WAYS:
         program = ["-m", "tf_dpred.main"]
         devices = ["--strategy=one", *WAYS[run]]
@@ -38,14 +38,14 @@ def command(run: str, workdir: Path, flags: list[str]) -> list[str]:
     else:
         program = ["-m", "tf_dpred.main"]
         devices = [f"--logical_cpus={run}"]
-    if run != "xla":  # which it leaves no choice
+    if run != "xla":  # `--jit_compile` does not go with it
         devices.append("--deterministic")
     fixed = ["--knn_every=0", f"--workdir={workdir}"]
     return [sys.executable, *program, *flags, *devices, *fixed]
 
 
 def differences(expected: dict, found: dict) -> list[tuple[float, str]]:
-    """Of each variable: relative to its largest value, and its name; largest first."""
+    """(difference over the largest value, name) of each variable, largest first."""
     result = []
     for name, value in expected.items():
         if not np.issubdtype(value.dtype, np.floating) or is_noise(value, found[name]):
@@ -57,7 +57,7 @@ def differences(expected: dict, found: dict) -> list[tuple[float, str]]:
 
 
 def is_noise(*values: np.ndarray) -> bool:
-    """A bias in front of a BatchNorm, say: its gradient is nothing but rounding."""
+    """Such as a bias in front of a BatchNorm, whose gradient is only rounding."""
     return max(np.max(np.abs(value), initial=0) for value in values) < NOISE
 
 

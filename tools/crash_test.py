@@ -5,10 +5,9 @@
 
 Trains once unbroken, then once with a signal at random times, starting the same command
 again after each, until at least `--kills` signals were sent and the run is done. Every
-other time is counted from when it begins to log, so that a slow start does not shield
-the training. Exits
-with 0 only if every variable of the two last checkpoints is equal to the bit, and so is
-the logged loss curve, each point of it as often as it was logged.
+other time is counted from when the run begins to log, so that a slow start does not
+shield the training. Exits with 0 only if every variable of the two last checkpoints is
+equal to the bit, and so is every point of the loss curve, also if logged repeatedly.
 """
 
 from __future__ import annotations
@@ -67,13 +66,13 @@ def train_broken(
         print(f"{sent} signals, exit code {code}, last checkpoint: {step}", flush=True)
         if code == 0:
             return sent
-        # A process that has not set up its handlers yet dies of SIGTERM itself.
+        # SIGTERM kills a process that has not set up its handlers yet.
         if code not in (-number, errors.PREEMPTED):
             sys.exit(f"exit code {code}; see {log.name}")
 
 
 def wait_for_training(process: subprocess.Popen, workdir: Path) -> None:
-    """Until the process has logged, in an event file of its own, or ended."""
+    """Waits until the process has an event file of its own, or has ended."""
     before = event_files(workdir)
     while process.poll() is None and event_files(workdir) == before:
         time.sleep(0.1)

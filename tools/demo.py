@@ -1,4 +1,4 @@
-"""`make demo`: what pre-training does, and what it is without a predictor.
+"""`make demo`: what pre-training gives, with a predictor and without.
 
 Trains on scikit-learn's digits by the command line that a user would type and prints
 the kNN accuracy on held-out digits of an untrained encoder, of one trained without

@@ -1,7 +1,7 @@
 """Presets of hardware for `scaling.py`: what programs reach on it, not peaks.
 
-Nothing here was run for this project except where it says "measured". A number with a
-source was found there; one without is an assumption of its order of magnitude.
+Only what says "measured" was run for this project. A number with a source was found
+there; one without is an assumption, right in its order of magnitude.
 """
 
 from __future__ import annotations

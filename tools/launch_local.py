@@ -3,7 +3,7 @@
     python tools/launch_local.py --workers=2 -- --flagfile=configs/quickstart.cfg
 
 Gives each process a TF_CONFIG with free ports of the loopback interface and prints what
-they log, the line of worker 1 behind "[1] ". SIGTERM and SIGINT are passed on. Exits
+they log; those of worker 1 begin with "[1] ". SIGTERM and SIGINT are passed on. Exits
 with the largest exit code of the workers.
 """
 

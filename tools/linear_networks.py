@@ -53,7 +53,7 @@ class Case:
     momentum: float = 0.0
 
     def flow(self, x: np.ndarray, x_aug: np.ndarray) -> flow.Flow:
-        """The flow, of as many matrices as are trained or follow."""
+        """The flow of the matrices that are trained, and of a target's matrix."""
         if self.kind == "none":
             return flow.no_predictor(x_aug, self.levers)
         if self.kind == "no_stop_gradient":
@@ -62,7 +62,7 @@ class Case:
         return rule(x, x_aug, self.levers, symmetric=self.kind == "symmetric")
 
     def matrices(self, start: State) -> State:
-        """Of (W_p, W, W_a) those that the flow has."""
+        """Those of (W_p, W, W_a) that the flow has."""
         w_p, w, w_a = start
         if self.kind == "none":
             return (w,)
@@ -110,7 +110,7 @@ def linear_network(w: np.ndarray, name: str) -> keras.Model:
 
 
 class _Recorder(keras.callbacks.Callback):
-    """The matrices before the first and after every step."""
+    """Records the matrices before the first and after every step."""
 
     def __init__(self, kind: str):
         super().__init__()
@@ -139,11 +139,11 @@ def train(
     """Trains `DirectPred` in float64.
 
     Args:
-      case: what.
+      case: what is trained.
       start: W_p [n2, n2], W [n2, n1] and W_a [n2, n1] of step 0.
       x, x_aug: X and X', [n1, n1].
       step: h, the time of the flow that one step takes.
-      steps: how many.
+      steps: their number.
 
     Returns:
       The matrices of the case's flow, each with a leading axis [steps + 1].

@@ -106,9 +106,11 @@ def facts(model) -> Network:
     """The costs of a built Keras model or predictor, from its layers."""
     import keras
 
+    from tf_dpred.system import keras_private
+
     layers = {
         id(layer): layer
-        for layer in model._flatten_layers(include_self=False)
+        for layer in keras_private.all_layers(model)
         if not isinstance(layer, keras.Model | keras.layers.InputLayer)
     }.values()
     macs = math.prod(model.matrix.shape) if hasattr(model, "matrix") else 0
@@ -215,8 +217,8 @@ def reduced(job: Job) -> dict[str, list[int]]:
         "BatchNorm all-reduces": [FLOAT32 * channels for channels in norms],
         "gradient all-reduce": [FLOAT32 * job.learned],
         "F, all-reduce": [FLOAT32 * d**2, FLOAT32 * d],
-        # The features' spread twice, the guard's four quantities, the loss with the
-        # three moments of the views.
+        # The features' spread twice, four quantities of `FiniteCheck`, the loss with
+        # the three moments of the views.
         "logs, all-reduces": [FLOAT32 * d, FLOAT32 * d, FLOAT32 * 4, FLOAT32 * 4],
     }
 
@@ -229,7 +231,7 @@ def device_costs(job: Job, machine: Machine, devices: int) -> dict[str, float]:
     launches = k * (network.layers + norms) * machine.launch
 
     def passes(count: int, macs: float) -> float:
-        """Of all images, `macs` in all, in `count` passes through a network."""
+        """`count` passes through a network, which need `macs` an image in all."""
         return max(2 * images * macs / machine.flops, count * launches)
 
     def update(kind: str, parameters: int, variables: int) -> float:
@@ -275,7 +277,7 @@ def input_costs(job: Job, machine: Machine, devices: int) -> dict[str, float]:
 
 
 def memory(job: Job, devices: int) -> dict[str, float]:
-    """Bytes on a device at least: no workspace, no copies that a framework makes."""
+    """Bytes on a device, at least: without workspace and a framework's own copies."""
     images = job.batch / devices
     network = job.network
     activations = network.wide_activations if devices > 1 else network.activations

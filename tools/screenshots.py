@@ -30,7 +30,7 @@ TABS = {
     "hparams": "#hparams",
     "projector": "#projector",
 }
-# No connection but to this machine.
+# With these, it connects to this machine alone.
 CHROMIUM = (
     "--headless=new",
     "--no-sandbox",
@@ -88,7 +88,7 @@ def browser(width: int, height: int):
     options = webdriver.ChromeOptions()
     for argument in (*CHROMIUM, f"--window-size={width},{height}"):
         options.add_argument(argument)
-    # Found here; selenium would ask the network for one.
+    # Without this, selenium would ask the network for a driver.
     service = webdriver.ChromeService(shutil.which("chromedriver"))
     driver = webdriver.Chrome(options=options, service=service)
     try:
@@ -108,7 +108,7 @@ def save(driver, address: str, path: Path, seconds: float) -> None:
 
 
 def shrink(path: Path) -> None:
-    """A palette: a third of the bytes, and hardly a difference to be seen."""
+    """Gives a picture a palette: a third of the bytes, hardly a visible difference."""
     from PIL import Image
 
     with Image.open(path) as image:

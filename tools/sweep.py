@@ -5,13 +5,13 @@
 
 The list is a text file. A line `name: --flag=value ...` is a configuration; `seeds`, as
 `[0 1 2]` in front of the colon, has it run once for each (default: seed 0). A line that
-begins with `--` is given to all of them. What stands behind `--` on the command line is
-too, but is not recorded: it is for where things lie and must not change a result. Each
-is pre-trained in ROOT/name/seed and evaluated by `--mode=linear_eval`.
+begins with `--` is given to all of them. So is what follows `--` on the command line,
+but it is not recorded: it says where things lie, and must not change a result. Each is
+pre-trained in ROOT/name/seed and evaluated by `--mode=linear_eval`.
 
-The output holds one JSON object per finished run. What it holds already is not run
-again; a run that was interrupted continues from its checkpoint. One that fails is named
-at the end, and the others go on.
+The output holds one JSON object per finished run. A run that it holds is not repeated;
+one that was interrupted continues from its checkpoint. One that fails is named at the
+end, and the others go on.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Run:
     flags: tuple[str, ...]
 
     def is_in(self, records: Iterable[dict[str, Any]]) -> bool:
-        """Whether its result is known, of exactly these flags."""
+        """Whether its result is known, for exactly these flags."""
         known = {"name": self.name, "seed": self.seed, "flags": list(self.flags)}
         return any(known.items() <= record.items() for record in records)
 
@@ -93,7 +93,7 @@ def read_list(text: str) -> list[Run]:
 
 
 def execute(run: Run, root: Path, extra: Sequence[str]) -> dict[str, Any]:
-    """Pre-trains and evaluates, with some flags more -> the record of the run.
+    """Pre-trains and evaluates, with some more flags -> the record of the run.
 
     Raises:
       subprocess.CalledProcessError: a program failed.
@@ -122,7 +122,7 @@ def execute(run: Run, root: Path, extra: Sequence[str]) -> dict[str, Any]:
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
-    """Of each configuration the mean, and the standard deviation over seeds (n - 1)."""
+    """The mean of each configuration and the standard deviation over seeds (n - 1)."""
     header = ["configuration", "seeds", *MEASURED.values()]
     rows = []
     for name in dict.fromkeys(record["name"] for record in records):

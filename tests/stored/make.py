@@ -15,7 +15,7 @@ import numpy as np
 import tf_dpred  # noqa: F401, chooses TensorFlow's kernels before that loads
 from tf_dpred import train
 from tf_dpred.config import Config
-from tf_dpred.encoders import export, restore
+from tf_dpred.encoders import export, restore, settings
 from tf_dpred.records import checkpoints
 
 SETTINGS = {
@@ -45,8 +45,8 @@ def images() -> np.ndarray:
 
 def main() -> None:
     here = Path(__file__).parent
-    workdir = here / f"checkpoint_v{checkpoints.FORMAT_VERSION}"
-    exports = here / f"export_v{restore.FORMAT_VERSION}"
+    workdir = here / f"checkpoint_v{checkpoints.CHECKPOINT_VERSION}"
+    exports = here / f"export_v{settings.EXPORT_VERSION}"
     if workdir.exists() or exports.exists():
         raise SystemExit(f"{workdir} or {exports} exists already")
     config = Config.from_dict(SETTINGS | {"workdir": str(workdir)})

@@ -1,4 +1,4 @@
-"""Everything that the rest of a run depends on, saved while it runs."""
+"""Saves everything that the rest of a run depends on."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tf_dpred.records.state import training_state
 class Checkpointing(keras.callbacks.Callback):
     """Saves the training state every N steps and at the end of each epoch.
 
-    A checkpoint that cannot be written (a full disk) is reported and training goes
-    on with the last good one intact; only at the end of the run it is an error.
+    If a checkpoint cannot be written (a full disk), that is reported and training goes
+    on with the last good one intact; at the end of the run it is an error.
 
     Args:
       model: compiled.
@@ -64,8 +64,8 @@ class Checkpointing(keras.callbacks.Callback):
           Its path, or None if there is none.
 
         Raises:
-          Refused: none can be read, or its variables are not those of the model, one
-            to one.
+          Refused: none can be read, or its variables are not exactly those of the
+            model.
         """
         found = checkpoints.load_latest(self.directory)
         if found is None:

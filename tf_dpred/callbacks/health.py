@@ -1,4 +1,4 @@
-"""Says early what goes wrong with the numbers of a run."""
+"""Reports early what goes wrong with the numbers of a run."""
 
 from __future__ import annotations
 

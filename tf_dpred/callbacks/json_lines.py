@@ -32,10 +32,10 @@ class JsonLines(keras.callbacks.Callback):
         self._incomplete = False
 
     def resume(self, step: int) -> None:
-        """Reads the file, without what a run that continues at `step` records again.
+        """Reads the file up to `step`, from which a run continues and records again.
 
         Raises:
-          ValueError: a line of it is damaged.
+          Refused: a line is damaged.
         """
         entries = json_files.read_lines(self.path)
         self.entries = [entry for entry in entries if 0 < step >= entry["step"]]
@@ -63,13 +63,13 @@ class JsonLines(keras.callbacks.Callback):
         """Writes the file anew.
 
         Raises:
-          OSError: it could not be written; the file of before is intact.
+          OSError: it could not be written; the old file is intact.
         """
         write_whole(self.path, "".join(json.dumps(e) + "\n" for e in self.entries))
         self._incomplete = False
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        # Before the next checkpoint, from which a resume would not record it again.
+        # Before the next checkpoint: a run resumed there would not record it again.
         if self._incomplete:
             with contextlib.suppress(OSError):
                 self.write()

@@ -19,7 +19,7 @@ from tf_dpred.reports import tiles
 from tf_dpred.system.files import write_whole
 
 QUERIES, NEIGHBOURS = 10, 8
-# Of the searched images, so many are held in memory; their largest side in pixels.
+# The searched images that are held in memory; the sides of their tiles in pixels.
 SEARCHED, THUMBNAIL = 2048, 64
 # Points of the map; TensorBoard's sprite may have 8192 pixels on a side.
 POINTS, SPRITE_TILE = 1000, 32
@@ -33,7 +33,7 @@ class Pictures(keras.callbacks.Callback):
     embedding projector's files (features of test images, with thumbnails).
 
     Args:
-      tensorboard: that shows them.
+      tensorboard: the callback that writes them.
       views: makes a picture of the run's views, uint8 [h, w, 3].
       knn: the monitor whose features are shown; it has to come earlier in the list of
         callbacks. None: views only.
@@ -90,7 +90,7 @@ class Pictures(keras.callbacks.Callback):
         self._write_map(test[:POINTS])
 
     def _write_map_once(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """What does not change: thumbnails, labels, and where all of it lies."""
+        """Writes what does not change: thumbnails, labels, and where all of it lies."""
         config = projector.ProjectorConfig()
         embedding = config.embeddings.add()
         embedding.tensor_name = "features"

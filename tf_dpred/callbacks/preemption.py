@@ -18,11 +18,11 @@ class Preemption(keras.callbacks.Callback):
     """On SIGTERM or SIGINT: a checkpoint after the current step, then `Preempted`.
 
     A second signal ends the process at once. The handlers are in place while training
-    runs; those before them come back afterwards. Of several workers all stop after the
-    same step, one or two later.
+    runs; the earlier ones come back afterwards. Several workers all stop after the same
+    step, one or two later.
 
     Args:
-      checkpoints: that saves.
+      checkpoints: the callback that saves.
 
     Raises:
       Preempted: names the signal and the step.

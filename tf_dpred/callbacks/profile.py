@@ -15,7 +15,7 @@ class Profile(keras.callbacks.Callback):
 
     Args:
       directory: of the event files.
-      start, stop: optimizer steps, start < stop. A run that continues behind `start`
+      start, stop: optimizer steps, start < stop. A run that continues after `start`
         writes no trace.
     """
 

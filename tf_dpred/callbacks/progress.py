@@ -7,7 +7,7 @@ import time
 import keras
 from absl import logging
 
-# Of the logs: the name and the format of what fits a line of 100 columns.
+# Of each log that is shown: its name and format. A line has at most 100 columns.
 SHOWN = {
     "loss": ("loss", ".4f"),
     "feature_std": ("std", ".3f"),
@@ -17,9 +17,9 @@ SHOWN = {
 
 
 class Progress(keras.callbacks.Callback):
-    """Logs loss, speed and time left: after each epoch, and every `seconds` of it.
+    """Logs loss, speed and time left: after each epoch, and every `seconds` within it.
 
-    A line has at most 100 columns; std is the projections' feature_std.
+    std is the projections' feature_std.
 
     Args:
       batch_size: images of one step.

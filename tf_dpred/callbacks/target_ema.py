@@ -15,8 +15,8 @@ class TargetEMA(keras.callbacks.Callback):
     Over trainable variables only: each network keeps its own BatchNorm statistics.
     A callback's batch hooks run once per `steps_per_execution` steps, too seldom; so
     `set_model` installs the update into the training step, where it is exact at any
-    `steps_per_execution`, on any number of devices and under accumulation. What the
-    hooks do is report tau.
+    `steps_per_execution`, on any number of devices and under accumulation. The hooks
+    only report tau.
 
     Args:
       schedule: step -> tau in [0, 1]; see `schedules.ema_momentum`.
@@ -52,7 +52,7 @@ class TargetEMA(keras.callbacks.Callback):
                 value = tf.convert_to_tensor(self.schedule(tf.cast(step, dtype)), dtype)
                 tau[dtype] = value, 1 - value
             keep, take = tau[dtype]
-            # Tensors: an operation of Keras' variables takes longer to trace.
+            # Tensors, as operations on Keras' variables take longer to trace.
             before, new = tf.convert_to_tensor(target), tf.convert_to_tensor(online)
             target.assign(keep * before + take * new)
 

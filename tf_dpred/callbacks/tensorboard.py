@@ -27,13 +27,13 @@ COMPARED = ("eval/knn", "epoch/loss", "epoch/feature_std")
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Writes what can be watched of a run.
+    """Writes a run's curves, pictures and settings.
 
     Every `log_every` steps: train/loss and train/feature_std (means over the epoch so
     far), schedule/learning_rate, schedule/tau, speed/images_per_second. Every epoch:
     eval/knn where it was evaluated, and the epoch's means as epoch/. Once: the
-    settings, as text and for the HParams tab. Others add to them: `TheoryMonitor`
-    (spectrum/) and `Pictures`.
+    settings, as text and for the HParams tab. `TheoryMonitor` (spectrum/) and
+    `Pictures` write through this callback as well.
 
     What cannot be written (a full disk) is reported and left out; each epoch tries
     again, in a new file.
@@ -42,7 +42,7 @@ class TensorBoard(keras.callbacks.Callback):
       directory: of the event files.
       batch_size: images of one step.
       log_every: steps between points.
-      settings: flag -> value, of the run; the first ones are shown first.
+      settings: flag -> value, in the order in which they are shown.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class TensorBoard(keras.callbacks.Callback):
             hparams=[hparams.HParam(name) for name in known],
             metrics=[hparams.Metric(tag, display_name=tag) for tag in COMPARED],
         )
-        # Work directory and the one above: many are called by a seed alone.
+        # The work directory and its parent: the name of many is only a seed.
         name = "/".join(Path(self.directory).resolve().parts[-3:-1])
         hparams.hparams(known, trial_id=name)
 
@@ -100,7 +100,7 @@ class TensorBoard(keras.callbacks.Callback):
                 self.writer = tf.summary.create_file_writer(self.directory)
             with self.writer.as_default(step=np.asarray(self._step())):
                 write()
-            # At once, so that a killed run has its points up to the last checkpoint.
+            # Flushed at once: a killed run keeps its points up to the last checkpoint.
             self.writer.flush()
         except tf.errors.OpError as error:
             reason = error.message.splitlines()[0].rpartition("}} ")[2]

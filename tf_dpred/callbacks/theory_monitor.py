@@ -1,4 +1,4 @@
-"""What the theory speaks of, measured while a run goes on."""
+"""Measures the quantities of the theory while a run goes on."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ class TheoryMonitor(JsonLines):
     centered_rank (that of F without the mean's part), feature_std (mean over the epoch
     so far), tau and variance (sigma^2) of the latest batch, and, where the predictor is
     a matrix, what `measures.of_predictor` gives.
-    One number each of these becomes a curve under spectrum/ in TensorBoard, the
-    eigenvalues of F (log10) and W become histograms. A
-    measurement costs three eigen-decompositions on the host and a line of 8 kB at
-    d = 256.
+    In TensorBoard, single numbers become curves under spectrum/, and the eigenvalues of
+    F (log10) and W histograms. A measurement costs three eigen-decompositions on the
+    host and a line of 8 kB at d = 256.
 
     Args:
       path: of the file.
@@ -37,7 +36,7 @@ class TheoryMonitor(JsonLines):
         self._appends = False
 
     def save(self, entry: dict) -> None:
-        if not self._appends:  # what is there may be of steps to come again
+        if not self._appends:  # the file may hold steps that come again
             super().save(entry)
             self._appends = True
             return
@@ -64,7 +63,7 @@ class TheoryMonitor(JsonLines):
         predictor = self.model.predictor
         f = keras.ops.convert_to_numpy(predictor.correlation)
         if not np.isfinite(f).all():
-            return  # the guard names it
+            return  # the step's `FiniteCheck` names it
         s, u = measures.spectrum(f)
         mean = keras.ops.convert_to_numpy(predictor.mean)
         centered = f if predictor.centered else f - np.outer(mean, mean)
@@ -93,12 +92,12 @@ class TheoryMonitor(JsonLines):
 
 
 def _known(numbers: dict[str, float | None]) -> dict[str, float | None]:
-    """None for NaN: what a loss of one direction leaves unknown."""
+    """NaN, what a loss of one direction leaves unknown, becomes None."""
     return {k: None if v is None or np.isnan(v) else v for k, v in numbers.items()}
 
 
 def _plain(value):
-    """As JSON holds it; arrays with four digits, which is all that a picture shows."""
+    """A value as JSON holds it; arrays keep four digits, as many as a picture shows."""
     if isinstance(value, np.ndarray):
         return [float(f"{x:.4g}") for x in value]
     return value

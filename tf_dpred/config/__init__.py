@@ -13,7 +13,7 @@ from typing import Any
 
 from tf_dpred.config.method import (
     METHODS,
-    PREDICTORS,
+    PREDICTOR_FACTS,
     SOLVERS,
     ObjectiveConfig,
     PredictorConfig,
@@ -32,7 +32,7 @@ from tf_dpred.config.setting import Section, field_types, refuse
 
 __all__ = [
     "METHODS",
-    "PREDICTORS",
+    "PREDICTOR_FACTS",
     "RESNETS",
     "SECTIONS",
     "SOLVERS",
@@ -85,7 +85,7 @@ class Config:
         facts = self.predictor.facts
         # The iso loss reads f.(W f) as |W^(1/2) f|^2.
         if self.objective.loss == "iso" and not (facts.symmetric and freq == 1):
-            symmetric = [n for n, facts in PREDICTORS.items() if facts.symmetric]
+            symmetric = [n for n, facts in PREDICTOR_FACTS.items() if facts.symmetric]
             refuse(
                 "loss",
                 "iso",

@@ -33,8 +33,8 @@ class PredictorFacts:
     matrix: bool = True
 
 
-# Which class of `predictors.py` each one is stands there.
-PREDICTORS = {
+# `predictors.PREDICTORS` holds the class of each.
+PREDICTOR_FACTS = {
     "direct": PredictorFacts(symmetric=True, set_from_f=True),
     "direct_copy": PredictorFacts(symmetric=True, set_from_f=True),
     "direct_set": PredictorFacts(symmetric=True, set_from_f=True),
@@ -49,7 +49,7 @@ SOLVERS = ("eigh", "newton_schulz")
 
 @dataclasses.dataclass(frozen=True)
 class PredictorConfig(Section):
-    predictor: str = setting("direct", "the predictor", choices=tuple(PREDICTORS))
+    predictor: str = setting("direct", "the predictor", choices=tuple(PREDICTOR_FACTS))
     rho: float | None = setting(
         0.3,
         "weight of the OLD correlation estimate (Eq. 19); none: running average",
@@ -84,14 +84,14 @@ class PredictorConfig(Section):
 
     @property
     def facts(self) -> PredictorFacts:
-        """Of the chosen predictor."""
-        return PREDICTORS[self.predictor]
+        """Those of the chosen predictor."""
+        return PREDICTOR_FACTS[self.predictor]
 
     def check(self) -> None:
         may_be_negative = (
             self.predictor == "direct" and self.eigenvalue_map == "inside_root"
         )
-        # Written so that NaN is refused.
+        # `not >=`, so that NaN is refused.
         if not self.eps >= (-1.0 if may_be_negative else 0.0):
             accepted = (
                 "at least -1"
@@ -107,10 +107,10 @@ class PredictorConfig(Section):
             self._check_newton_schulz()
 
     def _check_newton_schulz(self) -> None:
-        """W must be a square root of F plus a multiple of the identity, or one of both.
+        """W must be F^(1/2) + c I or (F + c I)^(1/2), up to a factor.
 
-        The floor of 1e-4 under the eigenvalues of W is neither; only eps lifts all of
-        them over it. A centred F can be further below 0 than by rounding.
+        The floor of 1e-4 under the eigenvalues of W is not such a W; only eps lifts all
+        of them over it. A centred F can have eigenvalues far below 0.
         """
         least = 0.0 if self.eigenvalue_map == "eq18" else 1e-4
         accepted = {

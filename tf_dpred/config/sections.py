@@ -50,7 +50,7 @@ class DataConfig(Section):
 
     @property
     def on_host(self) -> bool:
-        """Whether the input makes whole views, and the step nothing of them."""
+        """Whether the input makes the whole views, and the step no part of them."""
         return self.augment_on == "host"
 
 
@@ -104,7 +104,7 @@ class OptimizerConfig(Section):
         0.06, "learning rate per 256 images of the batch", above=0.0
     )
     lr_schedule: str = setting(
-        "constant", "after the warm-up", choices=("constant", "cosine")
+        "constant", "learning rate after the warm-up", choices=("constant", "cosine")
     )
     warmup_epochs: float = setting(
         0.0,
@@ -175,7 +175,7 @@ class TrainingConfig(Section):
     logical_cpus: int = setting(
         1, "split the CPU into devices to try --strategy=mirrored", at_least=1
     )
-    seed: int = setting(0, "of weights, order and views", at_least=0, below=2**31)
+    seed: int = setting(0, "seed of weights, order and views", at_least=0, below=2**31)
     deterministic: bool = setting(False, "bit-equal runs, at some cost in speed")
     workdir: str = setting(
         "runs/default", "directory of the run: settings, checkpoints, curves, results"
@@ -228,7 +228,7 @@ class TrainingConfig(Section):
         if self.precision == "float64" and self.jit_compile:
             refuse("jit_compile", True, "false with --precision=float64")
         if self.deterministic and self.jit_compile:
-            # Keras would leave XLA out without a word.
+            # Keras would silently leave XLA out.
             refuse("jit_compile", True, "false with --deterministic")
         if self.run_eagerly and self.jit_compile:
             refuse("jit_compile", True, "false with --run_eagerly")
@@ -301,7 +301,7 @@ class FilesConfig(Section):
     output: str | None = setting(
         None,
         "the file that the mode writes (none: report.html in --workdir, for report); "
-        "of shrink_images, the folder",
+        "for shrink_images, the folder",
     )
     features: str | None = setting(
         None, "features.npz of --mode=embed, to be searched by --mode=neighbours"
@@ -312,8 +312,8 @@ class FilesConfig(Section):
         None, "work directories that --mode=report shows beside --workdir: DIR,DIR"
     )
     short_side: int = setting(
-        512, "of the images that shrink_images makes, in pixels", at_least=8
+        512, "short side of the images that shrink_images makes, in pixels", at_least=8
     )
     quality: int = setting(
-        95, "of the JPEGs that shrink_images makes", at_least=1, at_most=100
+        95, "quality of the JPEGs that shrink_images makes", at_least=1, at_most=100
     )

@@ -9,12 +9,12 @@ from typing import Any
 
 from tf_dpred.config import EvaluationConfig
 from tf_dpred.encoders.restore import Encoder
-from tf_dpred.encoders.settings import CARD, FORMAT_VERSION
+from tf_dpred.encoders.settings import CARD, EXPORT_VERSION
 from tf_dpred.records import results
 from tf_dpred.system import devices
 from tf_dpred.system.markdown import table
 
-# Where things lay on the machine that trained, and how it was looked at.
+# Where things lay on the machine that trained, and how the encoder was evaluated.
 _LEFT_OUT = {"workdir", "data_dir", "tpu"} | {
     field.name for field in dataclasses.fields(EvaluationConfig)
 }
@@ -24,9 +24,9 @@ def write(encoder: Encoder, directory: Path, workdir: Path) -> None:
     """Writes `model_card.json` and `model_card.md`.
 
     Args:
-      encoder: that is exported.
+      encoder: the exported one.
       directory: of the export.
-      workdir: whose evaluations of this very encoder and step are quoted.
+      workdir: its evaluations of exactly these weights are quoted.
     """
     card = describe(encoder, workdir)
     (directory / CARD).write_text(json.dumps(card, indent=2) + "\n")
@@ -38,7 +38,7 @@ def describe(encoder: Encoder, workdir: Path) -> dict[str, Any]:
     flags = encoder.config.to_dict()
     r, d = (int(output.shape[-1]) for output in encoder.network.outputs)
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": EXPORT_VERSION,
         "encoder": encoder.which,
         "step": encoder.step,
         "weights": encoder.fingerprint,
@@ -96,8 +96,8 @@ to {size} x {size} by {source["interpolation"]} interpolation and normalises.
 `encoder.keras`, and what is converted from it, takes {size} x {size} images of the
 same range; it normalises, but does not resize.
 
-Out come `representation` [batch, {card["representation"]}] and `projection`
-[batch, {card["projection"]}], float32; from `encoder.keras` the representation alone.
+The outputs are `representation` [batch, {card["representation"]}] and `projection`
+[batch, {card["projection"]}], float32; of `encoder.keras` the representation alone.
 {card["parameters"]:,} parameters without the projector.
 
 ## Evaluation

@@ -32,7 +32,7 @@ class FileEncoder:
     """Encodes image files.
 
     Attributes:
-      model: that the signature belongs to, and whose variables it does not keep.
+      model: owner of the signature's variables, which the signature does not keep.
       signature: a batch [n] of encoded images -> `representation` [n, r] and
         `projection` [n, d].
     """
@@ -66,7 +66,7 @@ def run(config: Config, files: FilesConfig) -> None:
     """
     root, names = folder.require_images(config.data.data_dir)
     path = output_file(files.output, "an npz file")
-    kept, outputs = embed(open_encoder(config), root, names)
+    kept, outputs = embed(open_file_encoder(config), root, names)
     arrays = {"files": np.array(kept), **outputs}
     with whole(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
@@ -77,8 +77,8 @@ def run(config: Config, files: FilesConfig) -> None:
     )
 
 
-def open_encoder(config: Config) -> FileEncoder:
-    """Opens the encoder that `config` names.
+def open_file_encoder(config: Config) -> FileEncoder:
+    """Opens the encoder that `config` names, to encode files.
 
     It is the newest export of `--export_dir`, or of the work directory, if that holds
     the network of `--encoder`; else the network of the latest checkpoint.
@@ -91,8 +91,8 @@ def open_encoder(config: Config) -> FileEncoder:
     """
     devices.set_precision("float32")
     which = config.evaluation.encoder
-    place = config.evaluation.export_dir or config.training.workdir
-    path = settings.find_export(Path(place))
+    directory = config.evaluation.export_dir or config.training.workdir
+    path = settings.find_export(Path(directory))
     if path is not None and settings.read_card(path)["encoder"] == which:
         logging.info("%s network of %s", which, path)
         model = tf.saved_model.load(str(path))
@@ -108,7 +108,7 @@ def embed(
     """Encodes image files.
 
     Args:
-      encode: of `open_encoder`.
+      encode: of `open_file_encoder`.
       root: folder that the names are relative to.
       names: of files.
 
@@ -135,7 +135,7 @@ def embed(
 def _encoded(
     encode: FileEncoder, root: Path, names: list[str]
 ) -> list[tuple[list[str], dict[str, np.ndarray]]]:
-    """Encodes a batch; one by one where a file of it cannot be used."""
+    """Encodes a batch; file by file if one of them cannot be used."""
     try:
         return [(names, encode([root / name for name in names]))]
     except (

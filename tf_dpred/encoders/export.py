@@ -28,7 +28,7 @@ from tf_dpred.encoders.restore import Encoder
 from tf_dpred.evaluation.evaluate import setup
 from tf_dpred.records.workdir import Workdir
 
-# Of any shape, since this package refuses a wrong one in clearer words.
+# Of any shape: this package refuses a wrong one in clearer words.
 IMAGES = tf.TensorSpec(None, tf.float32, name="images")
 ACCEPTED_IMAGES = "accepted: [batch, height, width, 3], uint8 or float in [0, 255]"
 ACCEPTED_ENCODED = "accepted: a batch of encoded images, [batch]"
@@ -171,8 +171,8 @@ class Servable(tf.Module):
 def prepare(images: tf.Tensor, size: int, preprocessing: Preprocessing) -> tf.Tensor:
     """`Preprocessing.evaluation_view` for a batch of images of one size.
 
-    Rounded like it to whole values after resizing; where nothing is resized, values
-    stay as they are.
+    Like it, this rounds to whole values after resizing; where nothing is resized,
+    values stay as they are.
 
     Args:
       images: float32 [n, h, w, 3] in [0, 255].
@@ -220,7 +220,7 @@ def _require(
     """`x` with a known shape, or an error with what was received and accepted.
 
     A wrong `x` is replaced by an empty one behind the assertion: TensorFlow infers
-    shapes before it runs anything, and would fail first, in words about some kernel.
+    shapes before it runs anything, and would fail first, with words about a kernel.
     """
     message = [f"{name}: received shape", tf.shape(x), accepted]
     assertion = tf.debugging.Assert(condition, message, summarize=10)

@@ -51,7 +51,7 @@ class Encoder:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Tells these weights, projector aside, from all others."""
+        """A hash of the weights without the projector."""
         digest = hashlib.sha256()
         for value in self.bare().get_weights():
             digest.update(value.tobytes())
@@ -77,7 +77,7 @@ def open_encoder(config: Config) -> Encoder:
       config: of `settings.of_encoder`: `workdir` or `export_dir`, and `encoder`.
 
     Raises:
-      Refused: nothing there, or not what it should be.
+      Refused: there is no such encoder, or its files are damaged.
     """
     evaluation = config.evaluation
     recorded = Config.from_dict(settings.recorded(config.to_dict()))

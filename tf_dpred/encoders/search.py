@@ -38,7 +38,7 @@ def run(config: Config, files: FilesConfig) -> None:
     query = _query(files.query)
     names, representation = read_features(files.features)
     root = _folder(config.data.data_dir)
-    asked = embed.open_encoder(config)([query])["representation"]
+    asked = embed.open_file_encoder(config)([query])["representation"]
     if asked.shape[1] != representation.shape[1]:
         refuse(
             "features",
@@ -110,13 +110,13 @@ def read_features(name: str | None) -> tuple[np.ndarray, np.ndarray]:
 def neighbours(
     names: np.ndarray, representation: np.ndarray, asked: np.ndarray, count: int
 ) -> list[tuple[str, float]]:
-    """The images most similar to one; itself, where the folder holds it, among them.
+    """The images most similar to one, which is among them if the folder holds it.
 
     Args:
       names: [N] of files.
       representation: [N, r] of these.
-      asked: [1, r] of the one.
-      count: of neighbours, at least 1; N where it is larger.
+      asked: [1, r], the representation of the one.
+      count: how many, at least 1; if it is above N, there are N.
 
     Returns:
       (name, cosine similarity), best first.

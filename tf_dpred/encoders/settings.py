@@ -11,11 +11,11 @@ from tf_dpred.config import Config, NetworkConfig, refuse
 from tf_dpred.records import json_files
 from tf_dpred.records.workdir import Workdir
 
-# Of an export: its files and the keys of its card.
-FORMAT_VERSION = 1
+# The format of an export, its model card, and the keys that the card must have.
+EXPORT_VERSION = 1
 CARD = "model_card.json"
 _CARD_KEYS = {"encoder", "step", "flags"}
-# What belongs to one data set, and means nothing for another.
+# Settings that mean nothing for another data set.
 _OF_THE_DATASET = (
     "data_dir",
     "split",
@@ -86,7 +86,7 @@ def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def newest_export(path: Path) -> Path:
-    """As `find_export`, of which there must be one.
+    """As `find_export`, but there must be an export.
 
     Raises:
       Refused: there is none.
@@ -98,7 +98,7 @@ def newest_export(path: Path) -> Path:
 
 
 def find_export(path: Path) -> Path | None:
-    """The newest numbered export of a work directory, an `export/`, or itself."""
+    """The newest export below a work directory or an `export/`, or `path` itself."""
     if (path / CARD).exists():
         return path
     for parent in (Workdir(path).export, path):
@@ -116,11 +116,11 @@ def read_card(directory: Path) -> dict[str, Any]:
     """
     card = json_files.read(directory / CARD, "export_dir")
     version = card.get("format_version")
-    if version != FORMAT_VERSION:
+    if version != EXPORT_VERSION:
         refuse(
             "export_dir",
             str(directory),
-            str(FORMAT_VERSION),
+            str(EXPORT_VERSION),
             detail=f" of format version {version}",
         )
     if missing := _CARD_KEYS - card.keys():

@@ -10,8 +10,8 @@ Then, where PyTorch is (TensorFlow is not needed there; `fc` is left out):
     weights = numpy.load("resnet18.npz")
     model.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights})
 
-What it prints says how the images are normalised, and what to change in the model
-where the stem or the width is not torchvision's.
+The mode prints how the images are normalised, and what to change in the model where
+the stem or the width is not torchvision's.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def state_dict(backbone: keras.Model) -> dict[str, np.ndarray]:
                 value = value.transpose(3, 2, 0, 1)  # HWIO -> OIHW
             state[f"{name}.{ENTRIES[variable.name]}"] = np.ascontiguousarray(value)
             if variable.name == "moving_mean":
-                # Not kept by Keras; PyTorch reads it only without a momentum.
+                # Keras has no such count; PyTorch reads it only without a momentum.
                 state[f"{name}.num_batches_tracked"] = np.array(0, np.int64)
     return state
 

@@ -1,9 +1,9 @@
 """The file format of checkpoints: named arrays in one npz file.
 
 A file holds every array under its variable's name, the list of these `names` and
-`format_version`. Under its own name it is always whole (`files.whole`). Each array
-carries the zip format's CRC-32, and the list tells whether all are there, so a cut or
-changed file is noticed when it is read. Nothing in it can run code:
+`format_version`. A file with a checkpoint's name is always whole (`files.whole`). Each
+array carries the zip format's CRC-32, and the list tells whether all are there, so a
+cut or changed file is noticed when it is read. Nothing in it can run code:
 `allow_pickle=False`.
 """
 
@@ -19,7 +19,7 @@ from absl import logging
 from tf_dpred.config import refuse
 from tf_dpred.system import files
 
-FORMAT_VERSION = 1
+CHECKPOINT_VERSION = 1
 
 
 class DamagedError(ValueError):
@@ -46,7 +46,7 @@ def save(path: Path, state: Mapping[str, np.ndarray]) -> None:
     with files.whole(path) as file:
         np.savez(
             file,
-            format_version=FORMAT_VERSION,
+            format_version=CHECKPOINT_VERSION,
             names=sorted(state),
             **state,  # type: ignore[arg-type]  # no array is called allow_pickle
         )
@@ -63,8 +63,8 @@ def load(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             state = {name: file[name] for name in file.files}
-    # A damaged zip file can make its reader raise almost anything, EINVAL among it. But
-    # a disk or a network that fails says nothing about the file.
+    # A damaged zip file can make its reader raise almost anything, EINVAL included. But
+    # an error of the disk or the network does not mean that the file is damaged.
     except Exception as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
@@ -74,11 +74,11 @@ def load(path: Path) -> dict[str, np.ndarray]:
     names = state.pop("names", None)
     if version is None:
         raise DamagedError(f"{path} is damaged (no format version)")
-    if int(version) != FORMAT_VERSION:
+    if int(version) != CHECKPOINT_VERSION:
         refuse(
             "workdir",
             str(path),
-            f"checkpoints of version {FORMAT_VERSION}",
+            f"checkpoints of version {CHECKPOINT_VERSION}",
             detail=f" of format version {version}",
         )
     if names is None or sorted(state) != names.tolist():
@@ -94,7 +94,7 @@ def load_latest(directory: Path) -> tuple[Path, dict[str, np.ndarray]] | None:
 
     Raises:
       Refused: the newest that is whole is of another format, or there are checkpoints
-        and none is whole. To start over, or further back, without a word would throw a
+        and none is whole. Starting over, or further back, without a word would throw a
         run away.
     """
     paths = list_all(directory)

@@ -40,7 +40,7 @@ def write(path: Path, value: dict[str, Any]) -> None:
     """Writes an object in place of what the file held before.
 
     Raises:
-      OSError: it could not be written; the file of before is intact.
+      OSError: it could not be written; the old file is intact.
     """
     write_whole(path, json.dumps(value, indent=2) + "\n")
 

@@ -18,8 +18,8 @@ _CLAIMS: weakref.WeakValueDictionary[str, Lock] = weakref.WeakValueDictionary()
 class Lock:
     """Claims a work directory for one run, until the run or its process ends.
 
-    By flock(2), which the system releases however a process ends. A network file system
-    that does not pass it on does not show the processes of other machines.
+    It uses flock(2), which the system releases however a process ends. On a network
+    file system that does not pass it on, it does not notice other machines.
 
     Inside one process the latest claim counts: a notebook's second run takes the
     directory over from its first one, unless that one is training right now.
@@ -65,7 +65,7 @@ class Lock:
         """Keeps the directory from later runs of this process as well.
 
         Raises:
-          Refused: such a run has taken it over, and may have trained in it.
+          Refused: a later run has taken it over, and may have trained in it.
         """
         if self._file is None:
             self._refuse("a later run of this process", "has begun")

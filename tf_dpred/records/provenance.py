@@ -73,7 +73,7 @@ def check_images(workdir: Workdir, source: Source) -> None:
     """Refuses to continue a run on other images: its epochs would mix two data sets.
 
     Raises:
-      Refused: their number differs, or what is known of them and their order.
+      Refused: their number or their fingerprint differs.
     """
     record = json_files.read(workdir.flags)
     number = record.get("num_examples", source.num_examples)
@@ -91,8 +91,8 @@ def check_images(workdir: Workdir, source: Source) -> None:
 def changes(workdir: Workdir) -> list[str]:
     """What differs from the run's last start in versions, environment and devices.
 
-    The run can go on, but its numbers are rounded in another way. What was not recorded
-    at that start is not compared.
+    The run can go on, but its numbers may be rounded in another way. What was not
+    recorded at that start is not compared.
 
     Returns:
       A line for each difference: "tensorflow: 2.20.0 -> 2.21.0".

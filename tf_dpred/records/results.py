@@ -34,7 +34,7 @@ def write(workdir: Path, result: dict[str, Any]) -> Path:
 
 
 def find(workdir: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """The stored result of an evaluation, if it agrees in all of `identity`."""
+    """The stored result of an evaluation, if it holds everything in `identity`."""
     stored = json_files.read(path_of(workdir, identity))
     same = all(stored.get(name) == value for name, value in identity.items())
     return stored if same else None

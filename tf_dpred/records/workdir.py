@@ -1,4 +1,4 @@
-"""The layout of a work directory: where a run leaves what.
+"""The layout of a work directory: what a run leaves, and where.
 
 flags.json      settings, images, and what computed: versions, environment, devices
 checkpoints/    step-00001234.npz, the newest few

@@ -1,4 +1,4 @@
-"""`--mode=diagnose`: is a run healthy, and what does the theory say to it?
+"""`--mode=diagnose`: is a run healthy, and what does the theory say about it?
 
 Reads what the run wrote down (flags.json, epochs.jsonl, theory.jsonl); trains nothing
 and loads no network.
@@ -58,7 +58,7 @@ class Diagnosis:
         return "\n".join(parts)
 
 
-def records(workdir: str) -> tuple[Config, list[dict], list[dict]]:
+def read_records(workdir: str) -> tuple[Config, list[dict], list[dict]]:
     """What a run wrote down, as `judge` takes it.
 
     Raises:
@@ -86,9 +86,9 @@ def report(workdir: str) -> str:
     """The diagnosis as text; draws `theory.png` and `.svg` where Matplotlib is.
 
     Raises:
-      Refused: see `records`.
+      Refused: see `read_records`.
     """
-    config, entries, epochs = records(workdir)
+    config, entries, epochs = read_records(workdir)
     found = judge(config, entries, epochs)
     try:
         from tf_dpred.reports import spectra
@@ -145,7 +145,7 @@ def _state(config: Config, entries: list[dict]) -> tuple[str, list[str]]:
             f"the features fill {ranks[-1]:.1f} directions around their mean "
             f"(collapsed below {COLLAPSED_RANK:g})"
         ]
-    # Only this loss sees the length of a projection.
+    # Only this loss depends on the length of a projection.
     if config.objective.loss == "mse" and sizes[-1] < FADED * max(sizes):
         return "collapsed", [
             f"the largest eigenvalue of F fell from {max(sizes):.3g} to {sizes[-1]:.3g}"
@@ -245,12 +245,12 @@ def _levers(config: Config, last: dict) -> list[str]:
 
 
 def _trains_a_matrix(config: Config) -> bool:
-    """Whether the theory of a trained predictor is about this one."""
+    """Whether the theory of a trained predictor applies to this one."""
     return config.predictor.facts.trained and config.predictor.facts.matrix
 
 
 def _decay(config: Config, last: dict) -> str:
-    """Where the weight decay stands between none and the critical one, at tau = 1."""
+    """The weight decay beside the critical one of the theory, at tau = 1."""
     factor = loss_factor(config.objective.symmetric_loss)
     eta = config.optimizer.weight_decay / factor
     if eta == 0:
@@ -313,7 +313,7 @@ def _advice(state: str, config: Config) -> list[str]:
 
 
 def _limits(config: Config) -> list[str]:
-    """Where the run leaves what the theory covers; no backbone here is linear."""
+    """Assumptions of the theory that do not hold here; no backbone is linear."""
     loss, optimizer = config.objective.loss, config.optimizer
     lines = [f"the theory's networks are linear, {config.network.backbone} is not"]
     if loss != "mse":

@@ -3,7 +3,7 @@
     python -m tf_dpred.main --mode=report --workdir=runs/mine
     python -m tf_dpred.main --mode=report --workdir=runs/a --beside=runs/b,runs/c
 
-Curves, spectra, views, neighbours, evaluations, settings and what they differ in,
+Curves, spectra, views, neighbours, evaluations, settings and their differences,
 environment and speed, all from the work directories. The page is one HTML file that
 needs no network; without --output it is report.html in the (first) work directory.
 Needs matplotlib.
@@ -125,7 +125,7 @@ def _read_tensorboard(directory: Path) -> tuple[list[float], dict[str, bytes]]:
     found = set(events.Tags()["tensors"])
     speed = "speed/images_per_second"
     speeds = [_array(e).item() for e in events.Tensors(speed)] if speed in found else []
-    # Of an image: width, height, PNG.
+    # An image is stored as width, height, PNG.
     pictures = {
         name: _array(events.Tensors(name)[-1])[2]
         for name in ("views", "neighbours")
@@ -243,7 +243,7 @@ def _of_one(run: Run) -> list[str]:
 
 
 def _settings(runs: Sequence[Run]) -> str:
-    """All flags; those in which runs differ first, and marked."""
+    """All flags; those in which the runs differ come first and are marked."""
     flags = [run.record["flags"] for run in runs]
     names = list(dict.fromkeys(name for given in flags for name in given))
     rows = {name: [str(given.get(name)) for given in flags] for name in names}
@@ -263,7 +263,7 @@ def _settings(runs: Sequence[Run]) -> str:
 
 def _environment(runs: Sequence[Run]) -> str:
     rows: dict[str, list[str]] = {}
-    for place, run in enumerate(runs):
+    for index, run in enumerate(runs):
         versions = run.record.get("versions", {})
         devices = run.record.get("devices", [])
         speed = f"{statistics.median(run.speeds):,.0f}" if run.speeds else ""
@@ -273,7 +273,7 @@ def _environment(runs: Sequence[Run]) -> str:
             "images/s, median": speed,
         }
         for name, value in cells.items():
-            rows.setdefault(name, [""] * len(runs))[place] = str(value)
+            rows.setdefault(name, [""] * len(runs))[index] = str(value)
     body = [[name, *cells] for name, cells in rows.items()]
     return _table(["", *(run.name for run in runs)], body)
 

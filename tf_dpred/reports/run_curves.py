@@ -19,7 +19,7 @@ def svg(runs: Sequence[Run]) -> str:
     """Loss, kNN, feature std and effective rank over time, as an SVG file.
 
     Args:
-      runs: a line each, in every panel.
+      runs: each is a line in every panel.
     """
     with matplotlib.rc_context(style.SETTINGS | {"svg.fonttype": "none"}):
         figure, axes = style.panels(2, 2, height=2.6)
@@ -28,16 +28,16 @@ def svg(runs: Sequence[Run]) -> str:
             ("knn", "kNN top-1", axes[1]),
             ("feature_std", "feature std x sqrt(d)", axes[2]),
         ):
-            for place, run in enumerate(runs):
+            for index, run in enumerate(runs):
                 known = [e for e in run.epochs if name in e]
                 x, y = ([e[k] for e in known] for k in ("epoch", name))
-                _line(panel, x, y, run.name, place)
+                _line(panel, x, y, run.name, index)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.set_xlabel("epoch")
             panel.set_ylabel(label)
-        for place, run in enumerate(runs):
+        for index, run in enumerate(runs):
             x, y = ([e[k] for e in run.theory] for k in ("step", "centered_rank"))
-            _line(axes[3], x, y, run.name, place)
+            _line(axes[3], x, y, run.name, index)
         axes[3].set_xlabel("optimizer steps")
         axes[3].set_ylabel("directions")
         axes[0].legend()
@@ -48,12 +48,12 @@ def svg(runs: Sequence[Run]) -> str:
     return text.getvalue()
 
 
-def _line(axes, x: list, y: list, label: str, place: int) -> None:
+def _line(axes, x: list, y: list, label: str, index: int) -> None:
     axes.plot(
         x,
         y,
-        color=style.COLORS[place % len(style.COLORS)],
-        linestyle=style.STYLES[place // len(style.COLORS) % len(style.STYLES)],
+        color=style.COLORS[index % len(style.COLORS)],
+        linestyle=style.STYLES[index // len(style.COLORS) % len(style.STYLES)],
         marker="o" if len(x) < 20 else None,
         markersize=3,
         label=label,

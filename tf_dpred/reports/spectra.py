@@ -9,7 +9,7 @@ import numpy as np
 
 from tf_dpred.theory import measures, style
 
-MODES = 32  # drawn; further ones are hardly to be told apart
+MODES = 32  # drawn; more could hardly be told apart
 
 
 def draw(entries: list[dict], path: Path, title: str = "") -> list[Path]:
@@ -17,7 +17,7 @@ def draw(entries: list[dict], path: Path, title: str = "") -> list[Path]:
 
     Left: the eigenvalues of F over time, above those of W. Middle: the cosine between
     u_j and W u_j. Right: p_j against s_j at the last measurement, with the fit
-    p = c s^e. A run whose predictor is no matrix has the eigenvalues of F alone.
+    p = c s^e. A run whose predictor is not a matrix has the eigenvalues of F alone.
 
     Args:
       entries: lines of theory.jsonl, at least one.

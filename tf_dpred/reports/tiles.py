@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 COLUMNS, GAP = 8, 4
-# Of the field around a tile: Okabe and Ito's bluish green and vermilion, and none.
+# The field around a tile: Okabe and Ito's bluish green and vermilion, or white.
 RIGHT, WRONG, NEUTRAL = (0, 158, 115), (213, 94, 0), (255, 255, 255)
 
 
@@ -27,7 +27,7 @@ def rows(tiles: np.ndarray, columns: int = COLUMNS) -> np.ndarray:
 
 
 def square(tiles: np.ndarray) -> np.ndarray:
-    """Tiles [n, s, s, 3] in a square without gaps, row by row; black where none is."""
+    """Tiles [n, s, s, 3] in a square without gaps, row by row; the rest is black."""
     count, side = tiles.shape[:2]
     columns = math.ceil(math.sqrt(count))
     picture = np.zeros((columns * side, columns * side, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Finds numbers that are not finite, inside the training step, at the step itself."""
+"""Finds numbers that are not finite, inside the training step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUANTITIES = ("loss", "gradient norm", "F", "W")
 def scalar_weight(
     layer: keras.layers.Layer, name: str, dtype: str, start: float
 ) -> keras.Variable:
-    """Adds a scalar weight that no optimizer moves to a layer."""
+    """Adds to a layer a scalar weight that no optimizer trains."""
     return layer.add_weight(
         name=name,
         shape=[],
@@ -26,10 +26,10 @@ def scalar_weight(
 
 
 class FiniteCheck(keras.layers.Layer):
-    """Remembers the first step with a quantity that is not finite, and counts them.
+    """Remembers the first step with a quantity that is not finite, and counts them all.
 
-    Lives in the graph, so that it names the right step at any `steps_per_execution`,
-    and needs no call to the host.
+    It is part of the graph, so that it names the right step at any
+    `steps_per_execution` without a call to the host.
     """
 
     def __init__(self, **kwargs):
@@ -40,11 +40,11 @@ class FiniteCheck(keras.layers.Layer):
         self.built = True
 
     def observe(self, step: tf.Tensor, values: Sequence[tf.Tensor | None]) -> tf.Tensor:
-        """Looks at one step's quantities.
+        """Checks one step's quantities.
 
         Args:
           step: int64 scalar.
-          values: tensors in the order of `QUANTITIES`; None: not looked at.
+          values: tensors in the order of `QUANTITIES`; None: not checked.
 
         Returns:
           bool scalar, equal on all replicas: everything is finite.

@@ -21,11 +21,11 @@ class LossScale(keras.layers.Layer):
 
     The loss is multiplied by `scale`, the gradients are divided by it. A step whose
     gradients overflow on any replica must be dropped, and halves the scale; after
-    `GROWTH_STEPS` in a row that did not, it doubles. It starts at `FIRST` and stays
-    between 1 and `LARGEST`.
+    `GROWTH_STEPS` steps in a row without overflow, the scale doubles. It starts at
+    `FIRST` and stays between 1 and `LARGEST`.
 
-    `keras.optimizers.LossScaleOptimizer` asks the first replica alone, and does not
-    count a dropped step, on which the schedules, F and the target depend.
+    `keras.optimizers.LossScaleOptimizer` looks at the first replica alone, and does not
+    count dropped steps, while the schedules, F and the target need that count.
     """
 
     def __init__(self, **kwargs):
@@ -49,7 +49,7 @@ class LossScale(keras.layers.Layer):
         gradients: Sequence[tf.Tensor],
         variables: Sequence[keras.Variable],
     ) -> tf.Tensor:
-        """The optimizer's step, which only counts where a gradient overflowed.
+        """Takes the optimizer's step, or only counts it if a gradient overflowed.
 
         Args:
           optimizer: that owns the variables.
@@ -57,7 +57,7 @@ class LossScale(keras.layers.Layer):
           variables: one for each gradient.
 
         Returns:
-          bool scalar: an overflow is no fault of the scale, which is at its lowest.
+          bool scalar: the scale was at its lowest, so an overflow is an error.
         """
         at_lowest = tf.convert_to_tensor(self.scale) <= 1
         fits = self.observe(gradients)
@@ -70,8 +70,8 @@ class LossScale(keras.layers.Layer):
         """Adapts the scale to one step's gradients.
 
         Returns:
-          bool scalar, equal on all replicas: none overflowed; else the step must be
-          dropped.
+          bool scalar, equal on all replicas: none overflowed. If one did, the step
+          must be dropped.
         """
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
         finite = replicas.all_agree(finite)

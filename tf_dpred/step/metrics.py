@@ -1,4 +1,4 @@
-"""What is measured in a training step: means that are equal on all replicas."""
+"""The measurements of a training step: means that are equal on all replicas."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ViewMoments:
     def of(
         f1: tf.Tensor, f2: tf.Tensor | None, z1: tf.Tensor | None, z2: tf.Tensor
     ) -> tf.Tensor:
-        """The three, [3], of this replica's projections [n, d]; f online, z target.
+        """The three, [3], from this replica's projections [n, d]; f online, z target.
 
         Without f2 and z1, which a loss of one direction does not need, only the first
         is known; the others are NaN.
@@ -54,7 +54,7 @@ class ViewMoments:
         return tf.stack([own, inner(f1, f2), target])
 
     def assign(self, values: tf.Tensor) -> None:
-        """Takes the three, [3], as means over replicas."""
+        """Stores the three means, [3], over all replicas."""
         self._values.assign(tf.cast(values, self._values.dtype))
 
     def read(self) -> tuple[float, float, float]:
@@ -64,10 +64,10 @@ class ViewMoments:
 
 
 class EqualMean(keras.metrics.Metric):
-    """Mean of values that every replica is given alike.
+    """Mean of values that are equal on all replicas.
 
-    `keras.metrics.Mean` keeps a share on each replica and adds the shares up. Saved and
-    restored they round differently, so a resumed epoch would not log the same.
+    `keras.metrics.Mean` keeps a part on each replica and adds the parts up. Restored
+    parts round differently, so a resumed epoch would not log the same.
     """
 
     def __init__(self, name: str, **kwargs):
@@ -88,7 +88,7 @@ class EqualMean(keras.metrics.Metric):
         self.count.assign_add(1.0)
 
     def result(self) -> tf.Tensor:
-        """The mean; 0 of no values."""
+        """The mean; 0 without values."""
         return tf.math.divide_no_nan(
             tf.convert_to_tensor(self.total), tf.convert_to_tensor(self.count)
         )

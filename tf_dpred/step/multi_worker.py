@@ -51,7 +51,7 @@ def train_function(model: keras.Model) -> Callable[..., dict[str, tf.Tensor]]:
 
 @contextlib.contextmanager
 def lost_workers_named(place: Place) -> Iterator[None]:
-    """Says in one line what TensorFlow raises when another worker is gone.
+    """Makes one line of what TensorFlow raises when another worker is gone.
 
     Args:
       place: of this process.

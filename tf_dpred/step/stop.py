@@ -18,11 +18,11 @@ class StopRequest:
         )
 
     def ask(self) -> None:
-        """From this worker; the others learn of it in the next step."""
+        """Asks on this worker; the others learn of it in the next step."""
         self._mine.assign(1.0)
 
     def exchange(self) -> None:
-        """Part of the training step."""
+        """Tells the other workers; called inside the training step."""
         self._all.assign(mean(tf.convert_to_tensor(self._mine)))
 
     @property

@@ -11,10 +11,10 @@ from tf_dpred.system import replicas
 class TraceOnce:
     """The projections of a network in training mode: images [n, h, w, c] -> [n, d].
 
-    Tracing a ResNet and its gradient takes seconds. As a `tf.function` that is done
-    once for both views, and the operations are the same. Several replicas trace the
-    network for each view: their BatchNorm talks to the other replicas, which a
-    function inside the step cannot do.
+    Tracing a ResNet and its gradient takes seconds. A `tf.function` is traced once for
+    both views and runs the same operations. With several replicas, the network is
+    traced for each view: BatchNorm talks to the other replicas, which a function inside
+    the step cannot do.
 
     Args:
       network: images -> (representation, projection).

@@ -46,9 +46,9 @@ def from_environment() -> Cluster | None:
     try:
         config = json.loads(text)
     except ValueError as error:
-        _refuse(text, f"it is no JSON: {error}")
+        _refuse(text, f"it is not JSON: {error}")
     if not isinstance(config, dict):
-        _refuse(text, "it is no JSON object")
+        _refuse(text, "it is not a JSON object")
     cluster, task = config.get("cluster"), config.get("task")
     if not isinstance(cluster, dict) or not isinstance(task, dict):
         _refuse(text, "it lacks cluster or task")
@@ -58,7 +58,7 @@ def from_environment() -> Cluster | None:
     groups = [(kind, cluster.get(kind, [])) for kind in ("chief", "worker")]
     for kind, addresses in groups:
         if not isinstance(addresses, list) or not all(map(_is_address, addresses)):
-            _refuse(text, f"{kind} is no list of host:port")
+            _refuse(text, f"{kind} is not a list of host:port")
     tasks = [(kind, i) for kind, found in groups for i in range(len(found))]
     mine = (task.get("type"), _index(task.get("index")))
     if mine not in tasks:
@@ -104,8 +104,8 @@ def free_addresses(count: int) -> list[str]:
 def wait_for_all(cluster: Cluster, seconds: float) -> None:
     """Waits until every worker can be reached from this one.
 
-    Before TensorFlow does the same: it would wait for an hour, and nothing can
-    interrupt it. Until then this process listens on its own port for the others.
+    Called before TensorFlow does the same, which takes up to an hour and cannot be
+    interrupted. Meanwhile, this process listens on its own port for the others.
 
     Raises:
       Refused: names the workers that do not answer within the time, or this one's

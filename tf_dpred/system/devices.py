@@ -13,7 +13,7 @@ from absl import logging
 from tf_dpred.config import TrainingConfig, refuse
 from tf_dpred.system import cluster, processor
 
-# What TensorFlow reads of the environment and rounds differently for.
+# The environment variables by which TensorFlow rounds differently.
 DECISIVE_VARIABLES = (
     "NVIDIA_TF32_OVERRIDE",
     "ONEDNN_DEFAULT_FPMATH_MODE",
@@ -61,7 +61,7 @@ def start(config: TrainingConfig, precision: str) -> tf.distribute.Strategy:
 
     Args:
       config: of seed, determinism and devices.
-      precision: as of `set_precision`; evaluation computes in float32 whatever the
+      precision: see `set_precision`; evaluation computes in float32 whatever the
         precision of the training was.
 
     Returns:
@@ -72,8 +72,8 @@ def start(config: TrainingConfig, precision: str) -> tf.distribute.Strategy:
     """
     keras.utils.set_random_seed(config.seed)
     set_precision(precision)
-    # Else float32 products have 10 bits on GPUs and 7 on TPUs: F and the norms are
-    # float32 everywhere. What is to be fast is float16 or bfloat16 by the policy.
+    # Without this, float32 products keep 10 bits on GPUs and 7 on TPUs, too few for F
+    # and the norms. What has to be fast is float16 or bfloat16 by the dtype policy.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -97,12 +97,12 @@ def trains_on_accelerator(config: TrainingConfig) -> bool:
 
 
 def one_thread_inside_operations() -> None:
-    """Lets the CPU's operations run on one thread each, for the input's sake.
+    """Runs each of the CPU's operations on one thread, so that the input is faster.
 
-    It prepares as many images at the same time as there are cores; its operations,
-    divided over them once more, take longer (docs/benchmarks.md). Without effect if
-    their number was chosen, by TF_NUM_INTRAOP_THREADS or `tf.config.threading`, or
-    TensorFlow has made its threads already.
+    The input prepares as many images at a time as there are cores; operations that are
+    themselves divided over the cores take longer (docs/benchmarks.md). Does nothing if
+    the user chose a number of threads (TF_NUM_INTRAOP_THREADS, `tf.config.threading`)
+    or TensorFlow has made its threads already.
     """
     chosen = tf.config.threading.get_intra_op_parallelism_threads()
     if chosen or "TF_NUM_INTRAOP_THREADS" in os.environ:
@@ -176,7 +176,7 @@ class Place:
 
 
 def place(config: TrainingConfig) -> Place:
-    """The place of this process, by TF_CONFIG where it is read.
+    """The place of this process, from TF_CONFIG if the strategy reads it.
 
     Raises:
       Refused: TF_CONFIG is malformed, or missing where it is needed.

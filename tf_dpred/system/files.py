@@ -1,4 +1,4 @@
-"""Files: written so that what is there is always whole, and named in messages."""
+"""Writes files that are always whole, and shows their names in messages."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import BinaryIO
 
 from tf_dpred.config import refuse
 
-# Control characters, halves of pairs (what Python makes of bytes that are no UTF-8),
-# line and paragraph separators.
+# Control characters, surrogates (Python's stand-ins for bytes that are not UTF-8), line
+# and paragraph separators.
 _ESCAPED = ("Cc", "Cs", "Zl", "Zp")
 
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """Opens a binary file that only in the end replaces the one of this name.
+    """Opens a binary file that replaces the old one of this name only at the end.
 
-    It is written under another name, flushed to the disk and renamed; so is the rename.
+    It is written under another name, flushed to the disk and renamed. The rename is
+    flushed as well.
 
     Raises:
-      OSError: it could not be written; nothing is left behind, and the file of before
-        is intact.
+      OSError: it could not be written; nothing is left behind; the old file is intact.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -44,7 +44,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def output_file(name: str | None, kind: str) -> Path:
-    """The file of `--output`, looked at before the work of which it is the result.
+    """The file of `--output`, checked before the work whose result it takes.
 
     Args:
       name: the flag's value.
@@ -52,7 +52,7 @@ def output_file(name: str | None, kind: str) -> Path:
 
     Raises:
       Refused: there is no name, its directory does not exist or cannot be written to,
-        or something that is no file has this name.
+        or something that is not a file has this name.
     """
     path = Path(name or "")
     if not name or not path.parent.is_dir() or (path.exists() and not path.is_file()):
@@ -65,7 +65,7 @@ def output_file(name: str | None, kind: str) -> Path:
 def printable(path: str) -> str:
     """A path as it can be shown, on one line and in one column of a table.
 
-    A byte of it that is no UTF-8 becomes \\udcXX, a tab \\t, a line break \\n.
+    A byte that is not UTF-8 becomes \\udcXX, a tab \\t, a line break \\n.
     """
     return "".join(
         character.encode("unicode_escape").decode()

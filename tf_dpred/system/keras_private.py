@@ -1,4 +1,4 @@
-"""What this package uses of Keras that is not public, each with its reason.
+"""Everything private that this package uses of Keras, each with its reason.
 
 A new version of Keras can change these without notice: if something breaks there, it is
 found here.
@@ -20,15 +20,15 @@ class BuiltModel(keras.Model):
         """Does nothing: there is nothing left to build."""
 
 
-def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a model and of the models inside it; `Model.layers` stops there."""
+def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """All layers inside a model or layer; `Model.layers` does not look into models."""
     return list(model._flatten_layers(include_self=False))
 
 
 def decays(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> bool:
     """Whether weight decay applies to a variable.
 
-    Only so is it known what `Optimizer.exclude_from_weight_decay` was told.
+    Nothing public says what `Optimizer.exclude_from_weight_decay` excluded.
     """
     return optimizer._use_weight_decay(variable)
 
@@ -36,6 +36,6 @@ def decays(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> b
 def index_of(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> int:
     """The place of a variable among those that the optimizer was built for.
 
-    `update_step` is given a variable without its place, which the slots are found by.
+    `update_step` is not told the place, by which it finds the variable's momentum.
     """
     return optimizer._get_variable_index(variable)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 WIDTH = 100
-"""Columns of a console; a wider table is not padded, as its lines would be broken."""
+"""Columns of a console, which breaks longer lines: a wider table is not padded."""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, in aligned columns where its lines have at most `WIDTH`.
+    """A Markdown table; its columns are aligned if its lines have at most `WIDTH`.
 
     Args:
       header: names of the columns.
-      rows: as many cells each; a `|` in a cell is escaped.
+      rows: each has as many cells as the header; a `|` in a cell is escaped.
 
     Returns:
       Lines without a line break at the end.

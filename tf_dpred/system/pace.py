@@ -1,4 +1,4 @@
-"""How fast long work over many files goes, in the log."""
+"""Logs how fast long work over many files goes."""
 
 from __future__ import annotations
 

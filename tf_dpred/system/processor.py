@@ -10,11 +10,11 @@ import warnings
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
-# What TensorFlow's kernels ask for; without it they convert number by number.
+# What TensorFlow's kernels need; without it they convert each number to float32.
 _COMPUTES_BY = {"mixed_bfloat16": "avx512f", "mixed_float16": "avx512_fp16"}
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-# Where there is one of these, TensorFlow takes oneDNN's kernels by itself.
+# On a processor with one of these, TensorFlow takes oneDNN's kernels by itself.
 _FOR_NEURAL_NETWORKS = frozenset(
     "amx_bf16 amx_int8 amx_tile avx512_bf16 avx512_vnni avx_vnni".split()
 )
@@ -34,7 +34,7 @@ def described(field: str) -> str:
 def emulates(precision: str) -> bool:
     """Whether it is known that layers are far slower in `precision` than in float32.
 
-    Never of other processors than x86-64, and never where the system does not tell.
+    False for processors other than x86-64, and where the system does not tell.
     """
     needed = _COMPUTES_BY.get(precision)
     instructions = described("flags").split()
@@ -44,11 +44,11 @@ def emulates(precision: str) -> bool:
 
 
 def ask_for_onednn() -> None:
-    """Has TensorFlow take oneDNN's kernels on x86-64, unless the user has chosen.
+    """Makes TensorFlow take oneDNN's kernels on x86-64, unless the user has chosen.
 
-    By itself it takes them only where there are instructions for neural networks; with
-    AVX2 alone they are up to twice as fast as its own (docs/benchmarks.md). It reads
-    the variable once, when it loads: a warning says if that is too late.
+    By itself it takes them only on processors with instructions for neural networks,
+    but with AVX2 alone, too, they are up to twice as fast (docs/benchmarks.md). It
+    reads the variable once, when it loads; afterwards, there is only a warning.
     """
     if platform.machine() != "x86_64" or ONEDNN in os.environ:
         return

@@ -1,4 +1,4 @@
-"""A terminal that shows what a program says, and not what its libraries do."""
+"""Lets a terminal show what a program says, but not what its libraries say."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-# Keras imports these where they are installed, for wrappers and plots that nothing here
-# uses: a third of the time that TensorFlow and Keras take to load.
+# Keras imports these if they are installed, for wrappers and plots that nothing here
+# uses. It takes a third of the time in which TensorFlow and Keras load.
 UNUSED_BY_KERAS = ("matplotlib", "sklearn")
 
 
@@ -23,9 +23,9 @@ def start() -> Iterator[None]:
             import tensorflow as tf
 
     Its libraries print before any log level applies to them (tensorflow#100442), and
-    once more at the first look at the devices, which is taken here. What they print is
-    held back, and shown if something raises; of what kills the process, only with
-    TF_CPP_MIN_LOG_LEVEL set, as then nothing is held back.
+    again when devices are first listed, which is done here. What they print is held
+    back, and shown if something raises. To see it when the process is killed, set
+    TF_CPP_MIN_LOG_LEVEL: then nothing is held back.
 
     Keras is loaded without scikit-learn and Matplotlib, so that `keras.wrappers` and
     its plots of images do not work in this process.
@@ -39,7 +39,7 @@ def start() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without(packages: Sequence[str]) -> Iterator[None]:
-    """Lets the import of packages fail, but for those that are there already."""
+    """Makes imports of these packages fail, unless they are loaded already."""
     absent = [name for name in packages if name not in sys.modules]
     for name in absent:
         sys.modules[name] = None  # type: ignore[assignment]  # as import itself does

@@ -23,7 +23,7 @@ def mean(x: tf.Tensor) -> tf.Tensor:
 
 def all_agree(holds: tf.Tensor) -> tf.Tensor:
     """bool tensor: where `holds` is true on every replica; the same on each."""
-    # Not a mean of 1: a device may sum up shares of 1/n.
+    # Not mean(holds) == 1: a device may add up n times 1/n, which is rounded.
     return mean(tf.cast(~holds, tf.float32)) == 0
 
 

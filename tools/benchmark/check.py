@@ -23,7 +23,7 @@ from tools.benchmark.race import medians
 
 STORED = Path(__file__).parent / "ratios.json"
 TOLERANCE = 0.15  # measured twice on one quiet machine, ratios differ by up to a tenth
-# Of a step: a part that takes less is not worth an alarm.
+# A part that takes a smaller share of the step is not worth an alarm.
 SMALL_SHARE = 0.015
 
 
@@ -55,7 +55,7 @@ def measure(options: Options) -> dict[str, float]:
 def slower(found: Mapping[str, float], stored: Mapping[str, float]) -> list[str]:
     """A line for each ratio that is below the stored one by more than the tolerance.
 
-    A stored one that is no longer measured counts as 0.
+    A stored ratio that is no longer measured counts as 0.
     """
     return [
         f"{name}: {found.get(name, 0.0):.3f}, stored {before:.3f}"

@@ -2,8 +2,7 @@
 
     echo | python -m tools.benchmark.evaluation --backbone=resnet18
 
-Takes the flags of `tf_dpred.main`. The images are in memory, so what is left out is
-decoding.
+Takes the flags of `tf_dpred.main`. The images are in memory, so none is decoded.
 """
 
 from __future__ import annotations

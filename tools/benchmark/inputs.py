@@ -25,7 +25,7 @@ BLUR_OFF = {"blur_probability": 0.0, "solarize_probability": 0.0}
 
 
 def dataset(config: Config, stage: str):
-    """Batches after a stage; of `read` and `decode`, single images."""
+    """Batches after a stage; after `read` and `decode`, of single images."""
     import tensorflow as tf
 
     from tf_dpred.data import datasets, image_ops, pipeline
@@ -36,7 +36,7 @@ def dataset(config: Config, stage: str):
     if stage in ("read", "decode"):
         files = source.examples(None).repeat().map(_encoded, tf.data.AUTOTUNE)
         if stage == "decode":
-            # As bytes and a pixel: to batch images of all sizes would be work.
+            # Only a pixel: batching images of different sizes would be more work.
             files = files.map(
                 lambda encoded: image_ops.decode(encoded)[0, 0], tf.data.AUTOTUNE
             )
@@ -65,7 +65,7 @@ def _encoded(example):
 def main(argv: list[str]) -> None:
     import tensorflow as tf
 
-    # The input as of a run on an accelerator, of which nothing here is for one.
+    # As in a run on an accelerator, though nothing here uses one.
     devices.one_thread_inside_operations()
     tf.config.set_visible_devices([], "GPU")
     config = tf_dpred_flags.config_from_flags()

@@ -24,7 +24,7 @@ BANK, TEST, CLASSES = 20_000, 5_000, 10
 
 
 class Features:
-    """In place of the kNN monitor, after an evaluation."""
+    """Stands in for the kNN monitor after an evaluation."""
 
     def __init__(self, size: int, width: int):
         import tensorflow as tf

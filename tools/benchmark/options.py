@@ -29,7 +29,7 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Options:
-    """Of the command line.
+    """What the command line asks for.
 
     Attributes:
       rounds: measurements of each worker, in turns.

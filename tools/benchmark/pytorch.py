@@ -1,4 +1,4 @@
-"""What the step in PyTorch is told, so that it is the same step."""
+"""The flags that make the step in PyTorch the same step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAKEN = {
     "data": ("image_size",),
     "training": ("batch_size", "precision"),
 }
-# What `tools/peers/torch_step.py` does; what else is set does not change its work.
+# What `tools/peers/torch_step.py` does; other settings do not change its work.
 ONLY = {
     "width": 1.0,
     "projector_layers": 2,

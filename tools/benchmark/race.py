@@ -53,7 +53,7 @@ class Worker:
         Raises:
           Absent: the process ended.
         """
-        # One that has ended does not read, but left its reason.
+        # A process that has ended does not read, but has left its reason.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write("\n")
             self._process.stdin.flush()
@@ -70,7 +70,7 @@ class Worker:
         raise Absent(lines[-1] if lines else f"exit code {self._process.returncode}")
 
     def close(self) -> None:
-        # The end of its input ends it, so that it can remove what it wrote.
+        # It ends when its input does, so that it can remove what it wrote.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
@@ -104,7 +104,7 @@ def run(
     Args:
       commands: worker -> its command.
       rounds: measurements of each.
-      optional: workers that may be absent; another one ends the program.
+      optional: workers that may be absent; without another, the program ends.
       environments: worker -> variables.
 
     Returns:

@@ -2,8 +2,8 @@
 
     echo | python -m tools.benchmark.solver --sizes=64,128
 
-F is of d/2 rows, so that half of its eigenvalues are zero. The error is the largest
-eigenvalue of the difference from W in float64, where that of W is 1.1.
+F is made of d/2 rows, so half of its eigenvalues are zero. The error is the largest
+eigenvalue of the difference from W in float64; the largest of W is 1.1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The training step of a run on one batch that is given again and again.
+"""The training step of a run, with the same batch every time.
 
     echo | python -m tools.benchmark.step --backbone=resnet18 --batch_size=64
 

@@ -148,7 +148,7 @@ def checkpoint(options: Options) -> list[Table]:
 
 
 def monitoring(options: Options) -> list[Table]:
-    """What is written down, in ms and as a share of the steps in between.
+    """The cost of each kind of record, in ms and as a share of the steps in between.
 
     Curves every 50 steps (--log_every), spectra and pictures every 390 (an epoch of
     CIFAR-10 at batch 128).

@@ -2,8 +2,8 @@
 
     echo | python tools/peers/torch_step.py --backbone=resnet18 --batch_size=64
 
-The networks, loss, optimizer, F, W and EMA of `tf_dpred` with the same flags, as far as
-there are such. Needs torch and torchvision.
+The networks, loss, optimizer, F, W and EMA are those of `tf_dpred` with these flags.
+Needs torch and torchvision.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ class Network(nn.Module):
 
     def __init__(self, given: argparse.Namespace):
         super().__init__()
-        # Of another module that makes BatchNorm: running statistics as in tf_dpred.
         backbone = getattr(torchvision.models, given.backbone)()
         features = backbone.fc.in_features
         backbone.fc = nn.Identity()

@@ -1,6 +1,6 @@
 """Times the parts of a training step on this machine, and adds them up again.
 
-    python -m tools.benchmark_parts --flagfile=configs/imagenet.cfg --batch_size=8
+    python -m tools.check_scaling --flagfile=configs/imagenet.cfg --batch_size=8
 
 Takes the flags of `tf_dpred.main`. What is measured fills in `scaling.py`'s formulas,
 and the step that they give is compared with a real one. Without --data_dir, the images
@@ -40,7 +40,7 @@ COPIES = 32
 def medians(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
     """Seconds of each call, which ends when the device has done it.
 
-    In turns, so that whatever else the machine does meets all of them.
+    They take turns, so that other work of the machine disturbs all of them.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(WARM_UP + REPEATS):
@@ -86,7 +86,7 @@ def images_per_second(config: Config) -> float:
         for _ in range(INPUT_BATCHES):
             next(batches)
         seconds = time.perf_counter() - start
-        del batches  # which reads ahead, before its files go
+        del batches  # it reads ahead, and its files go
         return INPUT_BATCHES * INPUT_BATCH / seconds
 
 
@@ -212,7 +212,7 @@ def main(argv: list[str]) -> None:
         images = images_per_second(config)
         parts = seconds_of_parts(config)
     except ValueError as error:
-        sys.exit(f"benchmark_parts: {error}")
+        sys.exit(f"check_scaling: {error}")
     job = scaling.job_of(config)
     machine = machine_of(job, parts, images)
     network, data = config.network, config.data
