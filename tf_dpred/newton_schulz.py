@@ -15,8 +15,8 @@ diverges. So it runs on A + delta I, and the root that is returned is
     Y - delta Z = A (A + delta I)^(-1/2)
 
 which is 0 at 0 and everywhere within 0.3 delta^(1/2) of A^(1/2), where A = F/m, m the
-largest eigenvalue: 4e-4 in float32, 2e-8 in float64. `devices.start` turns off coarser
-products (TF32 on GPUs, bfloat16 on TPUs), with which the iteration diverges.
+largest eigenvalue: 4e-4 in float32, 2e-8 in float64. `devices.prepare` turns off
+coarser products (TF32 on GPUs, bfloat16 on TPUs), with which the iteration diverges.
 """
 
 from __future__ import annotations

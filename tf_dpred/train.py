@@ -21,7 +21,7 @@ from tf_dpred.networks import backbones
 from tf_dpred.records import json_files, provenance
 from tf_dpred.records.lock import Lock
 from tf_dpred.records.workdir import Workdir
-from tf_dpred.reports import start
+from tf_dpred.reports import opening
 from tf_dpred.step.multi_worker import lost_workers_named
 from tf_dpred.system import devices, replicas
 
@@ -131,7 +131,7 @@ class Pretraining:
             self.lock.start_training()
         try:
             with named_errors(), lost_workers_named(self.place):
-                start.log(self)
+                opening.log(self)
                 self._fit()
                 return self._finish()
         finally:

@@ -319,9 +319,9 @@ def setup(config: Config) -> tf.distribute.Strategy:
     """Prepares the process to use an encoder: as for training, but in float32.
 
     Raises:
-      ValueError: see `devices.start`.
+      ValueError: see `devices.prepare`.
     """
-    return devices.start(config.training, "float32")
+    return devices.prepare(config.training, "float32")
 
 
 def log_epochs(what: str, epochs: int) -> keras.callbacks.Callback:

@@ -51,12 +51,12 @@ def setup(config: TrainingConfig) -> tf.distribute.Strategy:
     Raises:
       Refused: devices that are not there, or a batch that they cannot share.
     """
-    strategy = start(config, config.precision)
+    strategy = prepare(config, config.precision)
     check_batch(config, strategy.num_replicas_in_sync)
     return strategy
 
 
-def start(config: TrainingConfig, precision: str) -> tf.distribute.Strategy:
+def prepare(config: TrainingConfig, precision: str) -> tf.distribute.Strategy:
     """Seeds, precision, determinism and devices; call before any tensor is made.
 
     Args:
