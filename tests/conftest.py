@@ -4,15 +4,17 @@ import gc
 import os
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import numpy as np
 import pytest
 
-from tf_dpred.system.devices import set_precision
+TESTS = Path(__file__).parent
+CHECKOUT = TESTS.parent
 
-GOLDEN = Path(__file__).parent / "golden"
-CHECKOUT = Path(__file__).parent.parent
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Processes that tests start import the same modules.
+own = [str(CHECKOUT), str(TESTS), os.environ.get("PYTHONPATH", "")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, own))
+GOLDEN = TESTS / "golden"
 
 
 def pytest_collection_modifyitems(items):
@@ -49,6 +51,9 @@ def golden():
 @pytest.fixture
 def policy():
     """Sets the precision for one test, as the program does."""
+    # Here: the process that only hands out tests needs no TensorFlow.
+    from tf_dpred.system.devices import set_precision
+
     yield set_precision
     set_precision("float32")
 

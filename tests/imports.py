@@ -1,5 +1,6 @@
-"""What an import brings along, seen in an interpreter of its own."""
+"""What an import brings along, seen in a process of its own."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -23,3 +24,17 @@ def brought_along(modules, heavy, *, before="sys"):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def print_own(*modules):
+    """Imports them in a process of processes.py, and prints what it has imported.
+
+    What Keras and TensorFlow import themselves does not count.
+    """
+    # An import that fails there is not reported, and each process would repeat it.
+    assert "preloaded" in sys.modules or sys.platform != "linux"
+    import preloaded
+
+    for module in modules:
+        importlib.import_module(module)
+    print(*sorted(set(sys.modules) - preloaded.BEFORE_OUR_OWN), flush=True)

@@ -22,7 +22,7 @@ CHECKOUT = Path(__file__).parent.parent
 CONTEXT = multiprocessing.get_context(
     "forkserver" if sys.platform == "linux" else "spawn"
 )
-CONTEXT.set_forkserver_preload(["tf_dpred.train", "pytest"])
+CONTEXT.set_forkserver_preload(["preloaded"])
 
 
 class Started:

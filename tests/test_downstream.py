@@ -170,6 +170,7 @@ def test_open_encoder__target_is_another_network(home):
     assert len({encoder.fingerprint for encoder in networks}) == 3
 
 
+@pytest.mark.slow
 def test_linear_eval__imagenet_protocol_chooses_its_rate(home):
     given = {
         "workdir": str(home / "runs" / "quickstart"),

@@ -248,6 +248,7 @@ def two_views():
     return generator.integers(0, 256, (2, 32, 16, 16, 3), dtype=np.uint8)
 
 
+@pytest.mark.slow
 def test_export__two_replicas_equal_one(tmp_path):
     features = []
     for replicas in (1, 2):

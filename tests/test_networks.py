@@ -42,7 +42,7 @@ def photos(n=2, size=16):
         ("resnet18", 11_176_512),
         ("resnet34", 21_284_672),
         ("resnet50", 23_508_032),
-        ("resnet101", 42_500_160),
+        pytest.param("resnet101", 42_500_160, marks=pytest.mark.slow),
     ],
 )
 def test_resnet__published_parameter_count(name, published):

@@ -73,14 +73,15 @@ def whole(folder):
     return take(pipeline.training_views(folder, view_pair("cifar"), 16, 4, seed=3), 11)
 
 
-@pytest.fixture(params=["arrays", "folder", "tfds"])
+@pytest.fixture
 def source(request):
     if request.param == "arrays":
         return noise()
-    if request.param == "folder":
-        return request.getfixturevalue("folder")
     directory = request.getfixturevalue("tfds_dir")
     return open_source("cifar10", "train[:22]", directory, shuffle_buffer=8)
+
+
+of_both_kinds = pytest.mark.parametrize("source", ["arrays", "tfds"], indirect=True)
 
 
 def test_training_views__shape_and_type():
@@ -108,7 +109,7 @@ def test_training_views__order_is_shuffled_evenly():
     np.testing.assert_allclose(means, 3.5, atol=0.45)
 
 
-@pytest.mark.parametrize("source", ["arrays", "tfds"], indirect=True)
+@of_both_kinds
 def test_training_views__resumes_bit_for_bit(source):
     arguments = (source, view_pair("cifar"), 16, 5)
     whole = take(pipeline.training_views(*arguments, seed=3), 11)
@@ -123,11 +124,9 @@ def test_training_views__resumes_bit_for_bit(source):
 def test_training_views__resumes_bit_for_bit_on_a_folder(folder, whole, monkeypatch):
     """Also where the chunks are smaller than a batch."""
     arguments = (folder, view_pair("cifar"), 16, 4)
-    late = pipeline.training_views(*arguments, seed=3, start_epoch=1, start_step=2)
-    assert_same(take(late, 4), whole[7:])
     monkeypatch.setattr(pipeline, "ATTEMPTED_IMAGES", 2)
-    resumed = pipeline.training_views(*arguments, seed=3, start_step=1)
-    assert_same(take(resumed, 10), whole[1:])
+    resumed = pipeline.training_views(*arguments, seed=3, start_step=2)
+    assert_same(take(resumed, 9), whole[2:])
 
 
 def test_training_views__parts_of_a_batch(monkeypatch):
@@ -198,7 +197,7 @@ def test_training_views__views_of_equal_images_differ():
 
 
 def test_training_views__equal_crop_and_distortion_of_each_example():
-    pair = view_pair("byol")
+    pair = view_pair("cifar")
     single = noise(1)
     image = single.examples(None).get_single_element()["image"]
     epoch_seeds = tf.random.split(
@@ -234,7 +233,7 @@ def test_draws__depend_on_the_place_alone(start):
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_training_views__distorted_on_the_device(replicas):
-    pair = view_pair("byol")
+    pair = view_pair("cifar")
     arguments = (noise(), pair, 16, 8)
     split = {"seed": 3, "start_step": 1, "micro_batches": 2, "replicas": replicas}
     on_host = take(pipeline.training_views(*arguments, **split), 3)

@@ -150,8 +150,8 @@ def test_report_loss_scale__in_the_logs(policy):
 @pytest.mark.parametrize(
     ("settings", "compiled"),
     [
-        ({"accumulation_steps": 4}, {}),
-        ({"skip_nonfinite": True}, {}),
+        ({"accumulation_steps": 4}, {"run_eagerly": True}),
+        ({"skip_nonfinite": True}, {"run_eagerly": True}),
         pytest.param({}, {"jit_compile": True}, marks=pytest.mark.slow),
     ],
     ids=["accumulation", "skip_nonfinite", "jit"],
@@ -160,7 +160,7 @@ def test_mixed_float16__the_same_in_other_ways(settings, compiled, policy):
     """The first step overflows for sure; it is dropped, and the others are equal."""
     policy("mixed_float16")
     found = []
-    for own, how in (({}, {}), (settings, compiled)):
+    for own, how in (({}, {"run_eagerly": True}), (settings, compiled)):
         model = toys.model(Direct(), batch_norm=False, **own)
         model.compile(SGD(0.1), **how)
         model.distance = _infinite_in_the_first_step(model.distance, model.optimizer)

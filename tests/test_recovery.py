@@ -83,7 +83,7 @@ def assert_bit_equal(a, b):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"pictures": True, "background_checkpoints": True, "accumulation_steps": 2},
+        {"background_checkpoints": True, "accumulation_steps": 2},
         *(
             pytest.param(alone, marks=pytest.mark.slow)
             for alone in (
@@ -231,11 +231,11 @@ def test_restore__damaged_checkpoint_is_passed_over(finished, tmp_path):
 
 def test_restore__other_variables_are_refused(tmp_path):
     model = toys.model()
-    model.compile(SGD())
+    model.compile(SGD(), run_eagerly=True)
     saver = Checkpointing(model, tmp_path, steps_per_epoch=4)
     toys.fit(model, toys.views(1), callbacks=[saver])
     other = toys.model(target=False)
-    other.compile(SGD())
+    other.compile(SGD(), run_eagerly=True)
     with pytest.raises(Refused, match=r"not in the model .*target"):
         Checkpointing(other, tmp_path, steps_per_epoch=4).restore()
 
@@ -280,10 +280,10 @@ def test_nonfinite__skip_drops_the_update_and_counts(policy):
     first, second = toys.views(6)
     first[3, 0, 0] = np.inf
     model = toys.model(skip_nonfinite=True)
-    model.compile(SGD(0.05, 0.9, 1e-3))
+    model.compile(SGD(0.05, 0.9, 1e-3), run_eagerly=True)
     toys.fit(model, (first, second))
     without = toys.model()
-    without.compile(SGD(0.05, 0.9, 1e-3))
+    without.compile(SGD(0.05, 0.9, 1e-3), run_eagerly=True)
     good = [0, 1, 2, 4, 5]
     toys.fit(without, (first[good], second[good]))
     pairs = (

@@ -245,15 +245,13 @@ def test_distort__orders_are_equally_likely(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "which"),
-    # All operations, and the fewest; the two views of the others are alike.
     [
-        ("byol", "second"),
-        ("cifar", "first"),
+        ("byol", "second"),  # uses every operation
         pytest.param("byol", "first", marks=pytest.mark.slow),
-        *(
+        *(  # whose two views are alike
             pytest.param(name, "first", marks=pytest.mark.slow)
             for name in views.VIEWS
-            if name not in ("byol", "cifar")
+            if name != "byol"
         ),
     ],
 )
@@ -277,10 +275,10 @@ def augment(image, spec, size, seed):
     return views.distort_each(spec)(crops, draws)[0]
 
 
-each_recipe = pytest.mark.parametrize(
+@pytest.mark.parametrize(
     "name",
     [
-        "byol",  # uses every operation
+        "byol",
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in views.VIEWS
@@ -288,9 +286,6 @@ each_recipe = pytest.mark.parametrize(
         ),
     ],
 )
-
-
-@each_recipe
 def test_augment__depends_on_the_seed_alone(name):
     pair = view_pair(name)
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -305,7 +300,8 @@ def test_augment__depends_on_the_seed_alone(name):
     assert (first.numpy() != view([1, 3]).numpy()).any()
 
 
-@each_recipe
+@pytest.mark.slow
+@pytest.mark.parametrize("name", views.VIEWS)
 def test_augment__same_inside_tf_data(name):
     pair = view_pair(name)
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
