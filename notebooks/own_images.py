@@ -15,8 +15,6 @@
 # export; and, with nothing but TensorFlow, the images that it takes for similar. Some
 # minutes on two CPU cores. The same on the command line: `docs/data.md` and
 # `docs/downstream.md`.
-#
-# Needs Matplotlib: `pip install "tf-dpred[theory]"`.
 
 # %%
 import os

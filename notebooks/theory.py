@@ -14,8 +14,6 @@
 # The linear theory of [arXiv 2102.06810](https://arxiv.org/abs/2102.06810): one mode,
 # where it goes from each start, how much decay it bears; and beside it a linear network
 # that is really trained. All of it, with the theorems: `docs/theory.md`.
-#
-# Needs Matplotlib: `pip install "tf-dpred[theory]"`.
 
 # %%
 import os

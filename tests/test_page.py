@@ -1,10 +1,8 @@
 """One page that says what the work directories hold."""
 
-import importlib
 import json
 import re
 import shutil
-import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -165,13 +163,3 @@ def test_report__refuses_in_one_line(tmp_path):
             Refused, match=r"^--output: received '.*', accepted: the na"
         ):
             run(tmp_path / "run", output=tmp_path / output)
-
-
-def test_report__says_what_to_install(tmp_path, monkeypatch):
-    mine = ("tf_dpred.reports", "tf_dpred.theory.style")
-    for name in [n for n in sys.modules if n.startswith(("matplotlib", *mine))]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    without = importlib.import_module("tf_dpred.reports.page")
-    with pytest.raises(Refused, match=r"^--mode: received 'report', .*\[theory\]'"):
-        without.run(Config(), FilesConfig())

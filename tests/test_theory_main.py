@@ -1,7 +1,5 @@
 """The command: figures, the table, and what it says where something is missing."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -76,25 +74,6 @@ def test_main__out_is_a_file(tmp_path, capsys):
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("tf_dpred.theory: --out: ") and "file" in line
-
-
-def test_main__says_what_to_install(tmp_path):
-    code = (
-        "import runpy, sys\n"
-        "class Missing:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'matplotlib':\n"
-        "            raise ModuleNotFoundError('no', name=name.split('.')[0])\n"
-        "sys.meta_path.insert(0, Missing())\n"
-        f"sys.argv = ['theory', '--figure=4', '--out', {str(tmp_path)!r}]\n"
-        "runpy.run_module('tf_dpred.theory', run_name='__main__')\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    expected = "tf_dpred.theory: matplotlib is missing: pip install 'tf-dpred[theory]'"
-    assert done.stderr.strip() == expected
 
 
 def test_theory__imports_no_tensorflow():

@@ -145,7 +145,7 @@ def parse(argv: Sequence[str]) -> list[str]:
             sys.exit(0)
         left = flags.FLAGS(recipes.expand([argv[0], *given]))
     except (flags.Error, errors.Refused, OSError) as error:
-        message = f"{error}{recipes.hint(str(error))}"
+        message = str(error).removeprefix("ERROR:: ") + recipes.hint(str(error))
         sys.exit(_complain(message, errors.REFUSED))
     if left[1:]:
         message = f"received {left[1:]!r}, accepted: flags (--name=value)."

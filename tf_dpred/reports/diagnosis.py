@@ -83,23 +83,20 @@ def run(config: Config, files: FilesConfig) -> None:
 
 
 def report(workdir: str) -> str:
-    """The diagnosis as text; draws `theory.png` and `.svg` where Matplotlib is.
+    """The diagnosis as text; draws `theory.png` and `theory.svg`.
 
     Raises:
       Refused: see `read_records`.
     """
     config, entries, epochs = read_records(workdir)
     found = judge(config, entries, epochs)
+    from tf_dpred.reports import spectra  # Matplotlib takes a second to load
+
     try:
-        from tf_dpred.reports import spectra
-    except ModuleNotFoundError as error:
-        drawn = f"no picture: {error.name} is missing, pip install 'tf-dpred[theory]'"
-    else:
-        try:
-            files = spectra.draw(entries, Workdir(workdir).spectra, f"{workdir}:")
-            drawn = f"drew {', '.join(map(str, files))}"
-        except OSError as error:
-            drawn = f"no picture: {error}"
+        files = spectra.draw(entries, Workdir(workdir).spectra, f"{workdir}:")
+        drawn = f"drew {', '.join(map(str, files))}"
+    except OSError as error:
+        drawn = f"no picture: {error}"
     return f"{found}\n\n{drawn}"
 
 

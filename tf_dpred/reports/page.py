@@ -6,14 +6,12 @@
 Curves, spectra, views, neighbours, evaluations, settings and their differences,
 environment and speed, all from the work directories. The page is one HTML file that
 needs no network; without --output it is report.html in the (first) work directory.
-Needs matplotlib.
 """
 
 from __future__ import annotations
 
 import base64
 import html
-import importlib.util
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -74,12 +72,9 @@ def run(config: Config, files: FilesConfig) -> None:
     """Runs `--mode=report`: the page of `--workdir` and `--beside` into `--output`.
 
     Raises:
-      Refused: a directory holds no run, the output cannot be written, or Matplotlib
-        is missing.
+      Refused: a directory holds no run, or the output cannot be written.
       OSError: the page could not be written.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        refuse("mode", "report", "where matplotlib is: pip install 'tf-dpred[theory]'")
     workdir = config.training.workdir
     output = Workdir(workdir).report
     if files.output is not None:

@@ -10,7 +10,7 @@
 | observations | Observations #1 to #10, predicted and simulated                 |
 | figures      | the paper's simulated figures                                   |
 
-`figures` needs Matplotlib: pip install "tf-dpred[theory]". Nothing here imports
-TensorFlow. Theorem, lemma and observation numbers are those of arXiv 2102.06810; what
-it does not state and follows from its equations is marked (derived).
+Nothing here imports TensorFlow. Theorem, lemma and observation numbers are those of
+arXiv 2102.06810; what it does not state and follows from its equations is marked
+(derived).
 """

@@ -53,10 +53,6 @@ def main(arguments: Sequence[str]) -> None:
             names = FIGURES if "all" in given.figure else dict.fromkeys(given.figure)
             for path in figures.draw(names, given.out):
                 print(f"wrote {path}")
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        sys.exit(_complain("matplotlib is missing: pip install 'tf-dpred[theory]'"))
     except OSError as error:
         sys.exit(_complain(f"--out: {error}"))
 
