@@ -5,6 +5,9 @@ its own. One for each number of devices serves all tests.
 """
 
 import functools
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
@@ -52,7 +55,14 @@ def _worker(count: int) -> ProcessPoolExecutor:
 def _split(count: int) -> None:
     from tf_dpred.system.devices import split_cpu
 
+    # A pytest worker that is killed cannot tell this process to end.
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     split_cpu(count)
+
+
+def _end_with_the_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _call(precision: str, function: Callable, args: tuple):
