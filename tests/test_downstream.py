@@ -113,6 +113,23 @@ def test_embed__from_the_checkpoint_where_there_is_no_export(home, tmp_path, cap
         np.testing.assert_allclose(features[name], values, rtol=1e-4, atol=1e-5)
 
 
+def test_embed__an_export_of_an_earlier_step_is_not_taken(home, tmp_path, caplog):
+    """Unless it is asked for: all modes see the latest checkpoint of a run."""
+    workdir = tmp_path / "run"
+    shutil.copytree(home / "runs" / "quickstart", workdir)
+    given = {"workdir": str(workdir)}
+    (path,) = (workdir / "checkpoints").glob("*2.npz")
+    caplog.set_level("INFO", logger="absl")
+    embed.open_file_encoder(settings.of_encoder(given))
+    assert f"online network of {workdir / 'export' / '2'}" in caplog.text
+    shutil.copy(path, path.with_name("step-00000003.npz"))
+    embed.open_file_encoder(settings.of_encoder(given))
+    assert f"online network of {workdir}, step 3" in caplog.text
+    caplog.clear()
+    embed.open_file_encoder(settings.of_encoder({"export_dir": str(workdir)}))
+    assert f"online network of {workdir / 'export' / '2'}" in caplog.text
+
+
 def test_evaluate__untrained_stands_beside_it_already(home):
     given = {"workdir": str(home / "runs" / "quickstart"), "encoder": "untrained"}
     with pytest.raises(

@@ -14,6 +14,7 @@ from tf_dpred.data.source import from_arrays
 from tf_dpred.encoders import restore
 from tf_dpred.evaluation import evaluate, labelled
 from tf_dpred.records import results
+from tf_dpred.system import devices
 
 
 @pytest.fixture
@@ -55,6 +56,7 @@ def test_run__a_full_disk_does_not_lose_the_number(config, monkeypatch, caplog):
 def test_setup__float32_to_the_last_bit_whatever_the_training_was(policy):
     policy("mixed_bfloat16")
     tf.config.experimental.enable_tensor_float_32_execution(True)
-    evaluate.setup(Config.from_dict({"precision": "mixed_bfloat16", "batch_size": 3}))
+    config = Config.from_dict({"precision": "mixed_bfloat16", "batch_size": 3})
+    devices.prepare(config.training, "float32")
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
     assert keras.config.dtype_policy().name == "float32"

@@ -70,6 +70,19 @@ def test_acquire__not_from_one_that_is_training(tmp_path):
     second.start_training()
 
 
+def test_start_training__again_after_it_was_released(tmp_path):
+    lock = Lock(tmp_path / ".lock")
+    lock.acquire()
+    for _ in range(2):
+        lock.start_training()
+        lock.release()
+    other = Lock(tmp_path / ".lock")
+    other.acquire()
+    other.release()
+    with pytest.raises(Refused, match="where a later run of this process has begun"):
+        lock.start_training()
+
+
 def test_acquire__other_directories_are_independent(tmp_path):
     (tmp_path / "other").mkdir()
     first, second = Lock(tmp_path / ".lock"), Lock(tmp_path / "other" / ".lock")

@@ -183,6 +183,16 @@ def test_train_step__no_forward_pass_that_the_loss_does_not_need(
     assert len(seen) == passes
 
 
+def test_compile__takes_account_of_layers_that_are_frozen():
+    model = toys.trained(steps=1, compiled={})
+    layer = model.online.get_layer("bn")
+    layer.trainable = False
+    model.compile(SGD(0.1))
+    before = layer.moving_mean.numpy()
+    toys.fit(model, toys.views(1))
+    np.testing.assert_array_equal(layer.moving_mean.numpy(), before)
+
+
 def test_train_step__one_direction_takes_f_of_the_first_view(policy):
     policy("float64")
     model = toys.model(symmetric=False)

@@ -117,3 +117,17 @@ def test_wheel__holds_every_package_and_the_recipes():
     assert listed == sorted([*found, "tf_dpred.configs"])
     assert setup["options"]["package_dir"].strip() == "tf_dpred.configs = configs"
     assert setup["options.package_data"]["tf_dpred.configs"] == "*.cfg"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asks"),
+    [
+        (["--recipe=help"], True),
+        (["--epochs=1", "--recipe", "help"], True),
+        (["-recipe=help"], True),
+        (["--recipe=helper"], False),
+        (["--recipe", "folder", "--workdir=help"], False),
+    ],
+)
+def test_asks_for_help(arguments, asks):
+    assert recipes.asks_for_help(arguments) == asks

@@ -194,6 +194,34 @@ def test_lock__is_free_after_a_refusal(tmp_path):
     del refusal  # its traceback held the first run until here
 
 
+def test_train__again_after_an_error(tmp_path):
+    """A notebook's cell that trains is interrupted and executed again."""
+    failures = [RuntimeError("a bug")]
+
+    def fail():
+        if failures:
+            raise failures.pop()
+
+    run = pretraining(str(tmp_path / "a"), callbacks=[At(7, fail)])
+    with pytest.raises(RuntimeError, match="a bug"):
+        run.train()
+    assert run.train()["step"] == 10
+    pretraining(str(tmp_path / "b")).train()
+    assert_bit_equal(last(tmp_path / "a"), last(tmp_path / "b"))
+
+
+def test_train__not_again_where_another_run_went_further(tmp_path):
+    def fail():
+        raise RuntimeError("a bug")
+
+    run = pretraining(str(tmp_path), callbacks=[At(7, fail)])
+    with pytest.raises(RuntimeError, match="a bug"):
+        run.train()
+    checkpoints.save(checkpoints.path_of(tmp_path / "checkpoints", 9), last(tmp_path))
+    with pytest.raises(Refused, match=r"step-00000009\.npz, which is newer than"):
+        run.train()
+
+
 def test_lock__is_free_when_training_fails(tmp_path):
     def fail():
         raise RuntimeError("a bug")

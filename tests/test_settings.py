@@ -41,6 +41,13 @@ def test_of_encoder__a_setting_that_the_run_did_not_know(tmp_path):
     assert config == Config.from_dict(run)
 
 
+def test_of_encoder__where_it_was_trained_is_not_inherited(tmp_path):
+    run = written(tmp_path, strategy="multi_worker", seed=3)
+    training = settings.of_encoder(run).training
+    assert (training.strategy, training.seed) == ("auto", 3)
+    assert settings.of_encoder({**run, "strategy": "one"}).training.strategy == "one"
+
+
 DAMAGED = [
     ("{", "a damaged flags.json"),
     ("[1]", "a damaged flags.json (it holds a list, not an object)"),

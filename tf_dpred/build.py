@@ -118,12 +118,10 @@ def learning_rate(
     peak = schedules.peak_learning_rate(
         config.optimizer.base_lr * multiplier, config.training.batch_size
     )
-    return schedules.learning_rate(
-        config.optimizer.lr_schedule,
-        peak,
-        round(config.warmup_epochs * steps_per_epoch),
-        config.training.epochs * steps_per_epoch,
-    )
+    total = config.training.epochs * steps_per_epoch
+    # A warm-up that is shorter than the run may still round to all of its steps.
+    warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
+    return schedules.learning_rate(config.optimizer.lr_schedule, peak, warmup, total)
 
 
 def predictor_learning_rate(

@@ -113,7 +113,14 @@ def main(argv: Sequence[str]) -> int:
         files = _files(mode)
         with quiet.start():
             function = mode.load()
-        return function(config, files) or 0
+        code = function(config, files) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader, such as `head`, has what it wants. Python would write what it
+        # still holds when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return errors.FAILED
     except errors.Refused as error:
         return _complain(error, errors.REFUSED)
     except (errors.RunFailed, FloatingPointError, OSError) as error:
@@ -125,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _files(mode: Mode) -> FilesConfig:
     given = tf_dpred_flags.given_files()
-    for name in given.keys() - set(mode.files):
+    for name in sorted(given.keys() - set(mode.files)):
         takers = [other for other, m in MODES.items() if name in m.files]
         refuse(name, given[name], f"with --mode={', '.join(takers)} only")
     return FilesConfig(**given)
@@ -140,7 +147,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     handler.setFormatter(_Line())
     try:
         given = flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
-        if "--recipe=help" in given:
+        if recipes.asks_for_help(given):
             _show(recipes.table())
             sys.exit(0)
         left = flags.FLAGS(recipes.expand([argv[0], *given]))

@@ -96,8 +96,6 @@ class DirectPred(BuiltModel):
         self.stop = StopRequest()
         self.view_moments = ViewMoments()
         self._update_target: Callable[[tf.Tensor], None] | None = None
-        self._project_online = TraceOnce(self.online)
-        self._project_target = TraceOnce(self.target)
         # Everything is built now: a restore before the first step would miss a
         # sub-model that the step builds.
         predictor.build((None, online.output_shape[1][-1]))
@@ -158,6 +156,9 @@ class DirectPred(BuiltModel):
                 weight_decay=predictor_weight_decay,
                 learning_rate=predictor_learning_rate,
             )
+        # Anew, since compiling also takes account of layers that were frozen.
+        self._project_online = TraceOnce(self.online)
+        self._project_target = TraceOnce(self.target)
         kwargs.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
         self.optimizer.build(self.learned_variables)

@@ -50,6 +50,11 @@ def expand(argv: Sequence[str]) -> list[str]:
     return [argv[0], *expanded, *others]
 
 
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether `--recipe=help`, or `--recipe help`, is among the arguments."""
+    return re.search(r"(^| )--?recipe[= ]help( |$)", " ".join(arguments)) is not None
+
+
 def flags(name: str) -> list[str]:
     """The flags of a recipe, one a line.
 

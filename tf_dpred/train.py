@@ -18,7 +18,7 @@ from tf_dpred.data.datasets import training_source
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import view_pair
 from tf_dpred.networks import backbones
-from tf_dpred.records import json_files, provenance
+from tf_dpred.records import checkpoints, json_files, provenance
 from tf_dpred.records.lock import Lock
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.reports import opening
@@ -58,11 +58,11 @@ class Pretraining:
         self.place = devices.place(config.training)
         self.workdir = Workdir(config.training.workdir)
         self.workdir.create()
-        provenance.check_settings(self.workdir, config)
         self.lock = Lock(self.workdir.lock)
         try:
             if self.place.is_chief:
                 self.lock.acquire()
+            provenance.check_settings(self.workdir, config)
             # Before any tensor is made: devices cannot be set up once they are used.
             self.strategy = devices.setup(config.training)
             with lost_workers_named(self.place):
@@ -129,6 +129,7 @@ class Pretraining:
         """
         if self.place.is_chief:
             self.lock.start_training()
+            self._check_is_latest()
         try:
             with named_errors(), lost_workers_named(self.place):
                 opening.log(self)
@@ -205,6 +206,19 @@ class Pretraining:
         # A worker that ended earlier would look like a lost one.
         replicas.meet(self.strategy)
         return result
+
+    def _check_is_latest(self) -> None:
+        """The directory was free if this run was trained before: is it as it was?"""
+        paths = checkpoints.list_all(self.workdir.checkpoints)
+        if paths and checkpoints.step_of(paths[-1]) > self.model.steps_done:
+            self.lock.release()
+            refuse(
+                "workdir",
+                str(self.workdir.path),
+                "a new Pretraining, which continues from there",
+                detail=f" with {paths[-1].name}, which is newer than this run's step "
+                f"{self.model.steps_done}",
+            )
 
     def _check_workers_agree(self) -> None:
         """All workers must train one run: from one step, with the same settings."""

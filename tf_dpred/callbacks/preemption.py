@@ -36,6 +36,7 @@ class Preemption(keras.callbacks.Callback):
         self._received: int | None = None
 
     def __enter__(self) -> Preemption:
+        self._received = None
         self._before = {s: signal.signal(s, self._on_signal) for s in self.SIGNALS}
         return self
 

@@ -142,7 +142,7 @@ class Config:
         if values:
             raise ValueError(
                 f"Unknown settings: received {sorted(values)}, accepted: the flags "
-                "of `python -m tf_dpred.main --helpfull`."
+                "of `python -m tf_dpred.main --help`."
             )
         return cls(method=method, **sections)
 

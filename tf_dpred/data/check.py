@@ -9,7 +9,6 @@ Decodes every image as a run would. Prints one line for each file that cannot be
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -35,13 +34,7 @@ def run(config: Config, files: FilesConfig) -> int:
     bad = 0
     for name, reason in unusable(root, names):
         bad += 1
-        try:
-            print(f"{printable(name)}\t{reason}", flush=True)
-        except BrokenPipeError:
-            # Nobody reads the rest, as after `| head -1`. Python would write what it
-            # still holds when it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+        print(f"{printable(name)}\t{reason}", flush=True)
     other = folder.other_kinds(root)
     logging.info(
         "%d images can be used, %d cannot%s",

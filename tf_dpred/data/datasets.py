@@ -68,7 +68,7 @@ def training_source(config: Config, bad_images: BadImages | None = None) -> Sour
       bad_images: counts the files of a folder that cannot be used.
 
     Raises:
-      ValueError: as `open_source`.
+      Refused: as `open_source`.
     """
     data = config.data
     split = data.split

@@ -21,6 +21,8 @@ from absl import logging
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data import folder, image_files
 from tf_dpred.encoders import export, restore, settings
+from tf_dpred.records import checkpoints
+from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import devices, pace
 from tf_dpred.system.files import output_file, printable, whole
 
@@ -80,8 +82,8 @@ def run(config: Config, files: FilesConfig) -> None:
 def open_file_encoder(config: Config) -> FileEncoder:
     """Opens the encoder that `config` names, to encode files.
 
-    It is the newest export of `--export_dir`, or of the work directory, if that holds
-    the network of `--encoder`; else the network of the latest checkpoint.
+    It is the newest export of `--export_dir`, or the network of the latest checkpoint
+    of `--workdir`, for which an export of that step is taken where there is one.
 
     Args:
       config: of `settings.of_encoder`.
@@ -89,17 +91,28 @@ def open_file_encoder(config: Config) -> FileEncoder:
     Raises:
       Refused: there is none.
     """
-    devices.set_precision("float32")
-    which = config.evaluation.encoder
-    directory = config.evaluation.export_dir or config.training.workdir
-    path = settings.find_export(Path(directory))
-    if path is not None and settings.read_card(path)["encoder"] == which:
-        logging.info("%s network of %s", which, path)
+    devices.prepare(config.training, "float32")
+    path = _export_to_use(config)
+    if path is not None:
+        logging.info("%s network of %s", config.evaluation.encoder, path)
         model = tf.saved_model.load(str(path))
         return FileEncoder(model, model.signatures["encode_jpeg"])
     found = restore.open_encoder(config)
     servable = export.Servable(found.network, found.image_size, found.preprocessing)
     return FileEncoder(servable, servable.signatures()["encode_jpeg"])
+
+
+def _export_to_use(config: Config) -> Path | None:
+    which, export_dir = config.evaluation.encoder, config.evaluation.export_dir
+    path = settings.find_export(Path(export_dir or config.training.workdir))
+    if path is None:
+        return None
+    card = settings.read_card(path)
+    if card["encoder"] != which:
+        return None
+    saved = checkpoints.list_all(Workdir(config.training.workdir).checkpoints)
+    is_latest = not saved or checkpoints.step_of(saved[-1]) == card["step"]
+    return path if export_dir or is_latest else None
 
 
 def embed(

@@ -25,8 +25,8 @@ from tf_dpred.data import image_files, image_ops
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.encoders import card, restore
 from tf_dpred.encoders.restore import Encoder
-from tf_dpred.evaluation.evaluate import setup
 from tf_dpred.records.workdir import Workdir
+from tf_dpred.system import devices
 
 # Of any shape: this package refuses a wrong one in clearer words.
 IMAGES = tf.TensorSpec(None, tf.float32, name="images")
@@ -36,7 +36,7 @@ ACCEPTED_ENCODED = "accepted: a batch of encoded images, [batch]"
 
 def run(config: Config, files: FilesConfig) -> None:
     """Runs `--mode=export`; `config` is that of `settings.of_encoder`."""
-    setup(config)
+    devices.prepare(config.training, "float32")
     print(f"exported to {write(config)}")
 
 

@@ -120,7 +120,7 @@ def _open_workdir(workdir: Path, config: Config, which: str) -> Encoder:
                 detail=f", which has no {name} of shape {tuple(variable.shape)}",
             )
         variable.assign(arrays[name])
-    step = int(path.stem.rpartition("-")[2])
+    step = checkpoints.step_of(path)
     logging.info("%s network of %s, step %d", which, workdir, step)
     return Encoder(network, config, which, step)
 

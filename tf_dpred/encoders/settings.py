@@ -40,7 +40,8 @@ def of_encoder(given: Mapping[str, Any]) -> Config:
         network that was trained.
     """
     trained = recorded(given)
-    merged = dict(trained)
+    # Where it was trained says nothing about where it is used.
+    merged = {k: v for k, v in trained.items() if k not in ("strategy", "tpu")}
     if given.get("export_dir") is not None:
         merged["workdir"] = str(newest_export(Path(given["export_dir"])))
     if given.get("dataset", trained["dataset"]) != trained["dataset"]:

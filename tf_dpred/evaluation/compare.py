@@ -45,8 +45,9 @@ def evaluations(config: Config) -> dict[tuple[str, str], dict[str, Any]]:
     for encoder in (trained, "untrained"):
         chosen = dataclasses.replace(config.evaluation, encoder=encoder)
         evaluation = Evaluation(dataclasses.replace(config, evaluation=chosen))
-        # Fine-tuning trains the untrained one as well.
-        for mode in MODES if encoder == trained else MODES[:2]:
+        # Fine-tuning trains the untrained one as well. It comes first, since a batch
+        # that is too large for the few labels is refused before anything is computed.
+        for mode in reversed(MODES) if encoder == trained else MODES[:2]:
             found[mode, encoder] = evaluation.run(mode, reuse=True)
     return found
 

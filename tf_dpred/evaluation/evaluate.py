@@ -27,6 +27,9 @@ from tf_dpred.records import results
 from tf_dpred.system import devices, markdown
 
 BATCH = 256
+# The version of the random crops that train a classifier or the encoder. Stored results
+# of another one are computed again.
+STREAM = 2
 # Training images that are held out to choose settings by; at most a tenth of all.
 HELD_OUT_RATE, HELD_OUT_KNN = 10_009, 10_000
 
@@ -69,13 +72,12 @@ class Evaluation:
 
     Raises:
       Refused: there is no such encoder, data set, split or label.
-      ValueError: the devices are not there.
     """
 
     def __init__(self, config: Config):
         self.config = config
         self.seed = config.training.seed
-        self.strategy = setup(config)
+        self.strategy = devices.prepare(config.training, "float32")
         self.encoder = restore.open_encoder(config)
         trained = self.encoder.config.data
         self.pair = view_pair(trained.views, trained.view_strength)
@@ -143,6 +145,7 @@ class Evaluation:
             "test_size": self.test.num_examples,
             "num_classes": self.num_classes,
             "seed": self.seed,
+            "stream": None if mode == "knn" else STREAM,
             "asked": {} if mode == "knn" else _asked(evaluation),
         }
 
@@ -313,15 +316,6 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         )
         rows.append((start, f"{found['top1']:.4f}", top5, chosen))
     return rows
-
-
-def setup(config: Config) -> tf.distribute.Strategy:
-    """Prepares the process to use an encoder: as for training, but in float32.
-
-    Raises:
-      ValueError: see `devices.prepare`.
-    """
-    return devices.prepare(config.training, "float32")
 
 
 def log_epochs(what: str, epochs: int) -> keras.callbacks.Callback:

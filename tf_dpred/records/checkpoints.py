@@ -31,6 +31,11 @@ def path_of(directory: Path, step: int) -> Path:
     return directory / f"step-{step:08d}.npz"
 
 
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, by its name."""
+    return int(path.stem.rpartition("-")[2])
+
+
 def list_all(directory: Path) -> list[Path]:
     """The checkpoints of a directory, oldest first."""
     return sorted(directory.glob("step-*.npz"))
@@ -66,6 +71,8 @@ def load(path: Path) -> dict[str, np.ndarray]:
     # A damaged zip file can make its reader raise almost anything, EINVAL included. But
     # an error of the disk or the network does not mean that the file is damaged.
     except Exception as error:
+        if isinstance(error, MemoryError):
+            raise
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         reason = f"{type(error).__name__}: {error}"

@@ -32,6 +32,7 @@ class Lock:
         self.path = path
         self.training = False
         self._file: TextIO | None = None
+        self._taken_over = False
 
     def acquire(self) -> None:
         """Claims the directory; does nothing where this object holds it already.
@@ -43,14 +44,15 @@ class Lock:
             return
         name = os.path.realpath(self.path)
         other = _CLAIMS.get(name)
-        if other is not None:
+        if other is not None and other is not self:
             if other.training:
                 self._refuse("another run of this process")
             other.release()
+            other._taken_over = True
         file = open(self.path, "a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "another process"
             file.close()
@@ -65,10 +67,12 @@ class Lock:
         """Keeps the directory from later runs of this process as well.
 
         Raises:
-          Refused: a later run has taken it over, and may have trained in it.
+          Refused: a later run has taken it over, and may have trained in it; see also
+            `acquire`.
         """
-        if self._file is None:
+        if self._taken_over:
             self._refuse("a later run of this process", "has begun")
+        self.acquire()
         self.training = True
 
     def release(self) -> None:

@@ -54,7 +54,7 @@ def log(run: Pretraining) -> None:
     )
     if config.warmup_epochs != optimizer.warmup_epochs:
         logging.info(
-            "--warmup_epochs: %g is not less than --epochs=%d; %g is used",
+            "--warmup_epochs: %g is not less than --epochs=%d and is shortened to %g",
             optimizer.warmup_epochs,
             config.training.epochs,
             config.warmup_epochs,
@@ -68,7 +68,7 @@ def log(run: Pretraining) -> None:
             len(learned),
             ", ".join(excluded),
         )
-    if run.restored:
+    if run.restored and model.steps_done < run.steps_per_epoch * config.training.epochs:
         epoch, step = divmod(model.steps_done, run.steps_per_epoch)
         logging.info(
             "continuing from %s, epoch %d, step %d of it", run.restored, epoch + 1, step
