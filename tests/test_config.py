@@ -276,7 +276,7 @@ def test_iso__accepted_for_symmetric_predictors_only(predictor):
     if PREDICTOR_FACTS[predictor].symmetric:
         assert Config.from_dict(values).objective.loss == "iso"
     else:
-        with pytest.raises(ValueError, match="--loss: received 'iso'"):
+        with pytest.raises(Refused, match="--loss: received 'iso'"):
             Config.from_dict(values)
 
 

@@ -219,7 +219,7 @@ BAD = [
 def test_evaluation__bad_settings_are_one_line(given, message, home):
     given = {"workdir": str(home / "runs" / "quickstart"), **given}
     mode = given.pop("mode", "knn")
-    with pytest.raises(ValueError, match="accepted") as refusal:
+    with pytest.raises(Refused, match="accepted") as refusal:
         Evaluation(settings.of_encoder(given)).run(mode)
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value).strip()
@@ -230,8 +230,8 @@ def test_evaluation__no_target_without_ema(home, tmp_path):
     flags_json["flags"]["ema"] = False
     (tmp_path / "flags.json").write_text(json.dumps(flags_json))
     config = settings.of_encoder({"workdir": str(tmp_path), "encoder": "target"})
-    with pytest.raises(ValueError, match="--encoder: received 'target'"):
+    with pytest.raises(Refused, match="--encoder: received 'target'"):
         restore.open_encoder(config)
     config = settings.of_encoder({"workdir": str(tmp_path)})
-    with pytest.raises(ValueError, match="holds a checkpoint"):
+    with pytest.raises(Refused, match="holds a checkpoint"):
         restore.open_encoder(config)

@@ -8,6 +8,7 @@ from tf_dpred.data import pipeline
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import from_arrays
 from tf_dpred.data.views import view_pair
+from tf_dpred.errors import Refused
 from tf_dpred.evaluation import finetune
 from tf_dpred.networks.normalization import BatchNormalization
 
@@ -86,5 +87,5 @@ def test_choose_rate__by_held_out_images(monkeypatch):
 
 
 def test_choose_rate__one_image_a_class():
-    with pytest.raises(ValueError, match="--eval_lr: received None with 2 labelled"):
+    with pytest.raises(Refused, match="--eval_lr: received None with 2 labelled"):
         finetune.choose_rate(encoder, striped(2), PAIR, CLEAN, **OPTIONS)

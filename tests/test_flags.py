@@ -8,6 +8,7 @@ from absl import flags
 
 from tf_dpred import flags as tf_dpred_flags
 from tf_dpred.config import SECTIONS, Config, FilesConfig, field_types
+from tf_dpred.errors import Refused
 from tf_dpred.flags import config_from_flags, given_files, given_settings
 from tf_dpred.main import MODES
 
@@ -147,5 +148,5 @@ def test_flags__bad_value(argument, message):
     ],
 )
 def test_config_from_flags__refusal_names_the_flag(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refused, match=message):
         config_from_flags(parsed(*arguments))

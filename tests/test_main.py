@@ -163,7 +163,7 @@ BAD_INPUT = [
 def test_pretraining__bad_input_is_refused_before_work(settings, message, tmp_path):
     workdir = tmp_path / "run"
     config = Config.from_dict({"workdir": str(workdir), **settings})
-    with pytest.raises(ValueError, match="accepted") as refusal:
+    with pytest.raises(errors.Refused, match="accepted") as refusal:
         train.Pretraining(config)
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value).strip()
@@ -173,14 +173,14 @@ def test_pretraining__bad_input_is_refused_before_work(settings, message, tmp_pa
 def test_pretraining__empty_folder(tmp_path):
     (tmp_path / "images").mkdir()
     settings = {"dataset": "folder", "data_dir": str(tmp_path / "images")}
-    with pytest.raises(ValueError, match="with no images in"):
+    with pytest.raises(errors.Refused, match="with no images in"):
         train.Pretraining(Config.from_dict(settings | {"workdir": str(tmp_path)}))
 
 
 def test_pretraining__unwritable_workdir(tmp_path):
     (tmp_path / "file").write_text("")
     config = Config.from_dict({"workdir": str(tmp_path / "file" / "run")})
-    with pytest.raises(ValueError, match="--workdir: received"):
+    with pytest.raises(errors.Refused, match="--workdir: received"):
         train.Pretraining(config)
 
 

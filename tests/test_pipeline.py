@@ -13,6 +13,7 @@ from tf_dpred.data.datasets import open_source
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import from_arrays
 from tf_dpred.data.views import ViewPair, ViewSpec, view_pair
+from tf_dpred.errors import Refused
 
 PLAIN = ViewSpec(
     crop_scale=(1.0, 1.0),
@@ -294,9 +295,9 @@ def test_steps_per_epoch__floor():
 
 def test_steps_per_epoch__batch_too_large():
     message = "--batch_size: received 23, accepted: 2 to 22"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refused, match=message):
         pipeline.steps_per_epoch(numbered(22), 23)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refused, match=message):
         pipeline.training_views(numbered(22), CLEAN, 4, 23, seed=0)
 
 

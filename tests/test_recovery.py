@@ -141,7 +141,7 @@ def test_preemption__after_the_last_step_the_metrics_are_kept(tmp_path):
 
 
 def test_steps_per_execution__must_divide_the_epoch(tmp_path):
-    with pytest.raises(ValueError, match="received 2, accepted: a divisor of the 5"):
+    with pytest.raises(Refused, match="received 2, accepted: a divisor of the 5"):
         pretraining(str(tmp_path), steps_per_execution=2)
     assert pretraining(str(tmp_path / "b"), steps_per_execution=5).train()["step"] == 10
 

@@ -9,6 +9,7 @@ from scipy import stats
 
 from tf_dpred.data import photometric, views
 from tf_dpred.data.views import ViewSpec, view_pair
+from tf_dpred.errors import Refused
 
 COUNT = 4000
 NOTHING = ViewSpec(
@@ -115,7 +116,7 @@ def test_view_pair__strength_scales_simclr():
     ],
 )
 def test_view_pair__bad_arguments(name, strength, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(Refused, match=message) as error:
         view_pair(name, strength)
     assert "\n" not in str(error.value)
 
