@@ -13,7 +13,7 @@ from absl import flags
 from tf_dpred import main, train
 from tf_dpred.config import Config, FilesConfig
 from tf_dpred.data import image_files
-from tf_dpred.encoders import embed, restore, settings
+from tf_dpred.encoders import embed, export, restore, settings
 from tf_dpred.errors import Refused
 from tf_dpred.evaluation import compare
 from tf_dpred.evaluation.evaluate import Evaluation
@@ -118,6 +118,7 @@ def test_embed__an_export_of_an_earlier_step_is_not_taken(home, tmp_path, caplog
     workdir = tmp_path / "run"
     shutil.copytree(home / "runs" / "quickstart", workdir)
     given = {"workdir": str(workdir)}
+    export.run(settings.of_encoder(given), FilesConfig())
     (path,) = (workdir / "checkpoints").glob("*2.npz")
     caplog.set_level("INFO", logger="absl")
     embed.open_file_encoder(settings.of_encoder(given))

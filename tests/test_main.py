@@ -93,7 +93,9 @@ def test_main__two_epochs_on_a_folder(images, tmp_path):
         "views",
     } <= set(events.Tags()["tensors"])
     assert "epoch 2/2" in done.stderr
-    shortened = "--warmup_epochs: 10 is not less than --epochs=2; 0.2 is used"
+    shortened = (
+        "--warmup_epochs: 10 is not less than --epochs=2 and is shortened to 0.2"
+    )
     assert shortened in done.stderr
     assert recorded["flags"]["warmup_epochs"] == 10
     if platform.machine() == "x86_64":  # asked for before TensorFlow was imported
@@ -257,6 +259,23 @@ def main_of_a_bug():
     main.Mode.load = lambda mode: of_a_new_predictor
     sys.argv = ["tf_dpred"]
     main.run()
+
+
+def test_main__nobody_reads_on():
+    """As with `| head -1`, which ends before all lines are there."""
+    code = (
+        "from tf_dpred import main\n"
+        "def prints(config, files):\n"
+        "    for number in range(100_000): print(number)\n"
+        "main.Mode.load = lambda mode: prints\n"
+        "main.run()"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": CHECKOUT}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        said = process.stderr.read()
+        assert b"Traceback" not in said and b"Broken pipe" not in said
 
 
 def test_main__a_bug_shows_its_traceback():

@@ -77,11 +77,6 @@ class Checkpointing(keras.callbacks.Callback):
         for name, variable in self.state.items():
             variable.assign(arrays[name])
         self._saved_step = self._tried_step = self._model.steps_done
-        if self._saved_step % self.steps_per_epoch:
-            # Keras resets the metrics when it begins the rest of the epoch.
-            self._pending_metrics = {
-                name: arrays[name] for name in arrays if name.startswith("metrics/")
-            }
         return path
 
     def save(self) -> None:
@@ -138,6 +133,15 @@ class Checkpointing(keras.callbacks.Callback):
                 self._tried_step,
                 error,
             )
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if self._model.steps_done % self.steps_per_epoch:
+            # Keras resets the metrics when it begins the rest of the epoch.
+            self._pending_metrics = {
+                name: np.array(keras.ops.convert_to_numpy(variable))
+                for name, variable in self.state.items()
+                if name.startswith("metrics/")
+            }
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         for name, value in self._pending_metrics.items():

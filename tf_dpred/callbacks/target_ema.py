@@ -39,11 +39,11 @@ class TargetEMA(keras.callbacks.Callback):
         Args:
           step: int64 scalar, optimizer steps before this one.
         """
-        pairs = zip(
-            self.model.online.trainable_variables,
-            self.model.target.trainable_variables,
-            strict=True,
+        # By the target's variables: layers of the online network may be frozen.
+        both = zip(
+            self.model.online.variables, self.model.target.variables, strict=True
         )
+        pairs = [(online, target) for online, target in both if target.trainable]
         tau: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}  # dtype -> tau, 1 - tau
         for online, target in pairs:
             dtype = target.dtype
