@@ -99,6 +99,7 @@ def fill_up(path):
             file.write(bytes(4096))
 
 
+@pytest.mark.slow
 def test_full_disk__all_files_recover(small_disk, tmp_path, caplog):
     """From step 3 to 8 nothing can be written; then all that matters is."""
     fill = small_disk / "fill"

@@ -103,7 +103,10 @@ def all_reduces_of_a_step(kind, accumulation_steps):
     return sorted(found)[::2], sorted(itertools.chain(*scaling.reduced(job).values()))
 
 
-@pytest.mark.parametrize(("kind", "accumulation_steps"), [(Direct, 1), (MLP, 2)])
+@pytest.mark.parametrize(
+    ("kind", "accumulation_steps"),
+    [(Direct, 1), pytest.param(MLP, 2, marks=pytest.mark.slow)],
+)
 def test_reduced__is_what_the_step_does(kind, accumulation_steps):
     found, expected = on_two_devices(all_reduces_of_a_step, kind, accumulation_steps)
     assert found == expected

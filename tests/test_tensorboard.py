@@ -84,6 +84,7 @@ def test_tensorboard__learning_rate_of_a_schedule(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+@pytest.mark.slow
 def test_tensorboard__memory_does_not_grow(tmp_path):
     """4.5 MB in 1000 steps, once, when it was given Python numbers."""
 

@@ -33,7 +33,15 @@ def setup_module():
     spec.loader.exec_module(tool)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("EMA target", "SimSiam")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in CASES
+    ],
+)
 def test_training__error_is_linear_in_the_step(name):
     case = tool.cases()[name]
     start, x, x_aug = tool.random_start(case)
