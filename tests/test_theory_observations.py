@@ -21,18 +21,14 @@ def simulated(rows):
 
 
 # observation -> does the number rise with the rows?
-def slow(*case):
-    return pytest.param(*case, marks=pytest.mark.slow)
-
-
 @pytest.mark.parametrize(
     ("rows", "rises"),
     [
-        slow(observations.basin_shrinks_with_predictor_rate, False),
+        (observations.basin_shrinks_with_predictor_rate, False),
         (observations.features_grow_less_with_predictor_rate, False),
         (observations.decay_forgets_the_start, False),
         (observations.decay_widens_the_basin, True),
-        slow(observations.too_much_decay_collapses, False),
+        (observations.too_much_decay_collapses, False),
         (observations.predictor_rate_aligns, False),
         (observations.decay_aligns, False),
         (observations.ema_aligns, False),
@@ -56,7 +52,6 @@ def test_observations__9_slow_ema():
     assert with_ema[0] / 0.01 > 50 * simsiam and with_ema[1] / 0.001 > 500 * simsiam
 
 
-@pytest.mark.slow
 def test_observations__10_ema_widens_the_basin():
     rows = simulated(observations.ema_widens_the_basin)
     for row in rows:
