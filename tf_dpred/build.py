@@ -42,8 +42,6 @@ from tf_dpred.records.provenance import MAY_CHANGE
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.reports import preview
 
-EVALUATION_BATCH = 256
-
 Backbone: TypeAlias = keras.Model | Callable[[], keras.Model]
 
 
@@ -161,7 +159,7 @@ def knn_monitor(
             source,
             Preprocessing.of_views(config.data.views),
             config.data.image_size,
-            EVALUATION_BATCH,
+            pipeline.EVALUATION_BATCH,
         )
         for source in sources
     )

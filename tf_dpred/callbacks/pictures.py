@@ -14,7 +14,7 @@ from tensorboard.plugins import projector
 
 from tf_dpred.callbacks.knn_monitor import KNNMonitor
 from tf_dpred.callbacks.tensorboard import TensorBoard
-from tf_dpred.evaluation import knn as nearest
+from tf_dpred.evaluation import knn
 from tf_dpred.reports import tiles
 from tf_dpred.system.files import write_whole
 
@@ -78,7 +78,7 @@ class Pictures(keras.callbacks.Callback):
             self._write_map_once(points, labels)
         bank, labels = self.knn.features["bank"]
         test, answers = self.knn.features["test"]
-        _, rows = nearest.nearest(bank[:SEARCHED], test[:QUERIES], NEIGHBOURS)
+        _, rows = knn.nearest(bank[:SEARCHED], test[:QUERIES], NEIGHBOURS)
         lines = [
             tiles.framed(
                 [self._test[i], *self._bank[row]],

@@ -37,6 +37,10 @@ DRAWN_AT_ONCE = 256
 _as_it_is = tf.autograph.experimental.do_not_convert
 
 
+# Images of one batch where features are computed.
+EVALUATION_BATCH = 256
+
+
 def steps_per_epoch(source: Source, batch_size: int) -> int:
     """Number of full batches in an epoch; the rest of its examples is left out.
 

@@ -26,7 +26,6 @@ from tf_dpred.evaluation.features import FeatureExtractor
 from tf_dpred.records import results
 from tf_dpred.system import devices, markdown
 
-BATCH = 256
 # The version of the random crops that train a classifier or the encoder. Stored results
 # of another one are computed again.
 STREAM = 2
@@ -268,7 +267,10 @@ class Evaluation:
 
     def _images(self, source: Source) -> tf.data.Dataset:
         return pipeline.evaluation_images(
-            source, self.encoder.preprocessing, self.encoder.image_size, BATCH
+            source,
+            self.encoder.preprocessing,
+            self.encoder.image_size,
+            pipeline.EVALUATION_BATCH,
         )
 
     def _options(
