@@ -1,5 +1,7 @@
 """One run at a time in a work directory."""
 
+import errno
+import fcntl
 import subprocess
 import sys
 
@@ -40,6 +42,17 @@ def test_acquire__another_process_holds_it(other_process, tmp_path):
     other_process.stdin.close()
     other_process.wait()
     lock.acquire()
+
+
+def test_acquire__a_file_system_without_locks(tmp_path, monkeypatch, caplog):
+    def flock(file, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    lock = Lock(tmp_path / ".lock")
+    lock.acquire()
+    lock.start_training()
+    assert "cannot be locked (Function not implemented)" in caplog.text
 
 
 def test_acquire__twice(tmp_path):

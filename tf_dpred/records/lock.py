@@ -9,6 +9,8 @@ import weakref
 from pathlib import Path
 from typing import NoReturn, TextIO
 
+from absl import logging
+
 from tf_dpred.config import refuse
 
 # The claims of this process, by the real path of the lock file.
@@ -57,6 +59,12 @@ class Lock:
             owner = file.read().strip() or "another process"
             file.close()
             self._refuse(owner)
+        except OSError as error:  # some network and cluster file systems
+            logging.warning(
+                "%s cannot be locked (%s): a second run in it will not be noticed",
+                self.path.parent,
+                error.strerror,
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
