@@ -222,6 +222,18 @@ def test_train__not_again_where_another_run_went_further(tmp_path):
         run.train()
 
 
+def test_restore__a_copy_under_another_name_does_not_count(tmp_path):
+    pretraining(str(tmp_path), epochs=1).train()
+    directory = tmp_path / "checkpoints"
+    (first,) = checkpoints.list_all(directory)
+    kept = directory / "step-best.npz"
+    kept.write_bytes(first.read_bytes())
+    assert pretraining(str(tmp_path)).train()["step"] == 10
+    run = pretraining(str(tmp_path))
+    assert run.restored.name == "step-00000010.npz"
+    assert kept.exists()
+
+
 def test_lock__is_free_when_training_fails(tmp_path):
     def fail():
         raise RuntimeError("a bug")

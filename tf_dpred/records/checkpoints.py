@@ -10,6 +10,7 @@ cut or changed file is noticed when it is read. Nothing in it can run code:
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,8 +38,9 @@ def step_of(path: Path) -> int:
 
 
 def list_all(directory: Path) -> list[Path]:
-    """The checkpoints of a directory, oldest first."""
-    return sorted(directory.glob("step-*.npz"))
+    """The checkpoints of a directory, oldest first; a user's copies do not count."""
+    paths = directory.glob("step-*.npz")
+    return sorted(path for path in paths if re.fullmatch(r"step-\d+", path.stem))
 
 
 def save(path: Path, state: Mapping[str, np.ndarray]) -> None:
