@@ -127,10 +127,10 @@ class Pretraining:
           OSError: the last checkpoint could not be written.
           Refused: another run has taken the work directory since this one was made.
         """
-        if self.place.is_chief:
-            self.lock.start_training()
-            self._check_is_latest()
         try:
+            if self.place.is_chief:
+                self.lock.start_training()
+                self._check_is_latest()
             with named_errors(), lost_workers_named(self.place):
                 opening.log(self)
                 self._fit()
@@ -211,7 +211,6 @@ class Pretraining:
         """The directory was free if this run was trained before: is it as it was?"""
         paths = checkpoints.list_all(self.workdir.checkpoints)
         if paths and checkpoints.step_of(paths[-1]) > self.model.steps_done:
-            self.lock.release()
             refuse(
                 "workdir",
                 str(self.workdir.path),

@@ -91,11 +91,7 @@ class Checkpointing(keras.callbacks.Callback):
         if not self.writes:
             self._saved_step = step
             return
-        # A copy: what TensorFlow hands out may be the variable's own memory.
-        arrays = {
-            name: np.array(keras.ops.convert_to_numpy(variable))
-            for name, variable in self.state.items()
-        }
+        arrays = self._copies("")
         try:
             self.wait()
         except OSError as error:
@@ -115,6 +111,15 @@ class Checkpointing(keras.callbacks.Callback):
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
+
+    def _copies(self, prefix: str) -> dict[str, np.ndarray]:
+        """The values of the variables whose names start with `prefix`."""
+        # Copies: what TensorFlow hands out may be the variable's own memory.
+        return {
+            name: np.array(keras.ops.convert_to_numpy(variable))
+            for name, variable in self.state.items()
+            if name.startswith(prefix)
+        }
 
     def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         path = checkpoints.path_of(self.directory, step)
@@ -137,11 +142,7 @@ class Checkpointing(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         if self._model.steps_done % self.steps_per_epoch:
             # Keras resets the metrics when it begins the rest of the epoch.
-            self._pending_metrics = {
-                name: np.array(keras.ops.convert_to_numpy(variable))
-                for name, variable in self.state.items()
-                if name.startswith("metrics/")
-            }
+            self._pending_metrics = self._copies("metrics/")
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         for name, value in self._pending_metrics.items():

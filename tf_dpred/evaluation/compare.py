@@ -13,7 +13,6 @@ import dataclasses
 from typing import Any
 
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.data.bad_images import named_errors
 from tf_dpred.evaluation.evaluate import Evaluation
 from tf_dpred.system import markdown
 
@@ -26,8 +25,7 @@ def run(config: Config, files: FilesConfig) -> None:
     Raises:
       Refused: see `evaluations`.
     """
-    with named_errors():
-        print(table(evaluations(config)))
+    print(table(evaluations(config)))
 
 
 def evaluations(config: Config) -> dict[tuple[str, str], dict[str, Any]]:
