@@ -14,8 +14,8 @@ from tf_dpred.callbacks.json_lines import EpochLog
 from tf_dpred.config import EvaluationConfig
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import MLP, Direct, Identity
-from tf_dpred.records import json_files
 from tf_dpred.records.state import training_state
+from tf_dpred.system import json_files
 
 
 def messages(caplog):

@@ -3,7 +3,7 @@
 import pytest
 
 from tf_dpred.errors import Refused
-from tf_dpred.records import json_files
+from tf_dpred.system import json_files
 
 
 def test_write__replaces_what_was_there(tmp_path):

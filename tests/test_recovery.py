@@ -21,9 +21,10 @@ from tf_dpred.config import Config
 from tf_dpred.errors import Preempted, Refused
 from tf_dpred.networks.normalization import BatchNormalization
 from tf_dpred.optimizers import SGD
-from tf_dpred.records import checkpoints, json_files
+from tf_dpred.records import checkpoints
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.step.finite import QUANTITIES, FiniteCheck
+from tf_dpred.system import json_files
 
 CHECKOUT = Path(__file__).parent.parent
 TINY = {

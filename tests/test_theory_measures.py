@@ -9,7 +9,7 @@ import toys
 from tf_dpred.callbacks.theory_monitor import TheoryMonitor
 from tf_dpred.optimizers import SGD
 from tf_dpred.predictors import MLP, Direct
-from tf_dpred.records.json_files import read_lines
+from tf_dpred.system.json_files import read_lines
 from tf_dpred.theory import measures
 
 

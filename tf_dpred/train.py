@@ -18,12 +18,12 @@ from tf_dpred.data.datasets import training_source
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import view_pair
 from tf_dpred.networks import backbones
-from tf_dpred.records import checkpoints, json_files, provenance
+from tf_dpred.records import checkpoints, provenance
 from tf_dpred.records.lock import Lock
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.reports import opening
 from tf_dpred.step.multi_worker import lost_workers_named
-from tf_dpred.system import devices, replicas
+from tf_dpred.system import devices, json_files, replicas
 
 
 class Pretraining:

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 from absl import logging
 
-from tf_dpred.records import json_files
+from tf_dpred.system import json_files
 from tf_dpred.system.files import write_whole
 
 

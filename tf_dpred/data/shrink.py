@@ -12,7 +12,6 @@ interrupted start continues. Files that cannot be used are named and left out.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -21,8 +20,8 @@ from absl import logging
 
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data import folder, image_files
-from tf_dpred.system import pace
-from tf_dpred.system.files import printable, whole, write_whole
+from tf_dpred.system import json_files, pace
+from tf_dpred.system.files import printable, whole
 
 RECORD = "shrink_images.json"
 
@@ -66,9 +65,9 @@ def remember(target: Path, files: FilesConfig) -> None:
     if not record.exists():
         target.mkdir(parents=True, exist_ok=True)
         settings = {"short_side": files.short_side, "quality": files.quality}
-        write_whole(record, json.dumps(settings))
+        json_files.write(record, settings)
         return
-    before = _settings(record)
+    before = json_files.read(record, "output")
     for name in ("short_side", "quality"):
         given = getattr(files, name)
         if given != before.get(name):
@@ -78,23 +77,6 @@ def remember(target: Path, files: FilesConfig) -> None:
                 f"{before.get(name)}, with which {target} was made, or another "
                 "--output",
             )
-
-
-def _settings(record: Path) -> dict:
-    try:
-        found = json.loads(record.read_text())
-    except ValueError as error:
-        found, reason = None, str(error)
-    else:
-        reason = "no settings"
-    if not isinstance(found, dict):
-        refuse(
-            "output",
-            str(record.parent),
-            "one that is whole, or another folder",
-            detail=f" with a damaged {record.name} ({reason})",
-        )
-    return found
 
 
 def copy(

@@ -1,8 +1,6 @@
 """Image data sets of TensorFlow Datasets, read without decoding."""
 
-import contextlib
 import difflib
-from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -10,6 +8,7 @@ from absl import logging
 
 from tf_dpred.config import refuse
 from tf_dpred.data.source import Seed, Source
+from tf_dpred.system import quiet
 
 
 def open_tfds(
@@ -121,7 +120,7 @@ def _builder(dataset: str, data_dir: str | None) -> Any:
             "digits, folder, or the name of a TFDS image data set",
             detail=hint,
         )
-    with _quiet():
+    with quiet.only_warnings():
         try:
             return tfds.builder(dataset, data_dir=data_dir)
         except Exception as error:
@@ -139,7 +138,7 @@ def _read(builder: Any, split: str, seed: tf.Tensor | None) -> tf.data.Dataset:
         skip_prefetch=True,
         try_autocache=False,
     )
-    with _quiet():
+    with quiet.only_warnings():
         return builder.as_dataset(
             split=split,
             shuffle_files=seed is not None,
@@ -179,14 +178,3 @@ def _has_labels(builder: Any, split: str) -> bool:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences what TFDS logs about its own work; errors still come out."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(min(before, logging.WARNING))
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

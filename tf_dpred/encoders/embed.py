@@ -24,7 +24,7 @@ from tf_dpred.encoders import export, restore, settings
 from tf_dpred.records import checkpoints
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import devices, pace
-from tf_dpred.system.files import output_file, printable, whole
+from tf_dpred.system.files import output_file, printable, write_arrays
 
 BATCH = 64
 
@@ -69,9 +69,7 @@ def run(config: Config, files: FilesConfig) -> None:
     root, names = folder.require_images(config.data.data_dir)
     path = output_file(files.output, "an npz file")
     kept, outputs = embed(open_file_encoder(config), root, names)
-    arrays = {"files": np.array(kept), **outputs}
-    with whole(path) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
+    write_arrays(path, {"files": np.array(kept), **outputs})
     length = outputs["representation"].shape[1]
     print(
         f"wrote {path}: {len(kept)} of {len(names)} images, representations of length "

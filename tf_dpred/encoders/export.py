@@ -9,11 +9,10 @@ export/<step>/
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -26,7 +25,7 @@ from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.encoders import card, restore
 from tf_dpred.encoders.restore import Encoder
 from tf_dpred.records.workdir import Workdir
-from tf_dpred.system import devices
+from tf_dpred.system import devices, quiet
 
 # Of any shape: this package refuses a wrong one in clearer words.
 IMAGES = tf.TensorSpec(None, tf.float32, name="images")
@@ -74,7 +73,7 @@ def write_encoder(encoder: Encoder, directory: Path, workdir: Path) -> Path:
     shutil.rmtree(unfinished, ignore_errors=True)
     servable = Servable(encoder.network, encoder.image_size, encoder.preprocessing)
     bare = encoder.bare()
-    with _quiet():
+    with quiet.only_warnings():
         signatures = servable.signatures()
         tf.saved_model.save(servable, str(unfinished), signatures=signatures)
         bare.save(unfinished / restore.KERAS_FILE)
@@ -241,24 +240,12 @@ def _convert(bare: keras.Model, directory: Path) -> None:
             logging.info("no %s: pip install 'tf-dpred[export]' for it", name)
         else:
             images = tf.TensorSpec(bare.input_shape, tf.float32, name="images")
-            with _quiet():
+            # Keras' ONNX exporter asks numpy for a name that is gone.
+            with quiet.only_warnings(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
                 bare.export(
                     str(directory / name),
                     format=kind,
                     verbose=False,
                     input_signature=[images],
                 )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences TensorFlow's reports on what it writes; warnings still come out."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(min(before, logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            # Keras' ONNX exporter asks numpy for a name that is gone.
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(before)

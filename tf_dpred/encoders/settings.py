@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tf_dpred.config import Config, NetworkConfig, refuse
-from tf_dpred.records import json_files
 from tf_dpred.records.workdir import Workdir
+from tf_dpred.system import json_files
 
 # The format of an export, its model card, and the keys that the card must have.
 EXPORT_VERSION = 1

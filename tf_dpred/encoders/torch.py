@@ -26,7 +26,7 @@ from tf_dpred.encoders import restore
 from tf_dpred.encoders.restore import Encoder
 from tf_dpred.networks.resnet import ARCHITECTURES
 from tf_dpred.system import devices
-from tf_dpred.system.files import output_file, whole
+from tf_dpred.system.files import output_file, write_arrays
 
 # Variables of a Keras layer -> entries of a PyTorch module.
 ENTRIES = {
@@ -53,8 +53,7 @@ def run(config: Config, files: FilesConfig) -> None:
     devices.set_precision("float32")
     encoder = restore.open_encoder(config)
     state = state_dict(encoder.network.get_layer(name))
-    with whole(output) as file:
-        np.savez(file, **state)  # type: ignore[arg-type]  # no array is called allow_pickle
+    write_arrays(output, state)
     print(f"wrote {output}: {len(state)} arrays\n{notes(encoder)}")
 
 

@@ -50,13 +50,8 @@ def save(path: Path, state: Mapping[str, np.ndarray]) -> None:
       OSError: it could not be written (disk full, ...); nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.whole(path) as file:
-        np.savez(
-            file,
-            format_version=CHECKPOINT_VERSION,
-            names=sorted(state),
-            **state,  # type: ignore[arg-type]  # no array is called allow_pickle
-        )
+    header = {"format_version": CHECKPOINT_VERSION, "names": sorted(state)}
+    files.write_arrays(path, header | dict(state))
 
 
 def load(path: Path) -> dict[str, np.ndarray]:

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from tf_dpred.config import Config, EvaluationConfig, refuse
 from tf_dpred.data.source import Source
-from tf_dpred.records import json_files
 from tf_dpred.records.workdir import Workdir
+from tf_dpred.system import json_files
 from tf_dpred.system.devices import environment, versions
 
 # Settings that a continued run may change: they decide how long it goes on (schedules

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tf_dpred.records import json_files
 from tf_dpred.records.workdir import Workdir
+from tf_dpred.system import json_files
 
 
 def path_of(workdir: Path, identity: dict[str, Any]) -> Path:

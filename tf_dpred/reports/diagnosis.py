@@ -13,8 +13,8 @@ import numpy as np
 
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.encoders import settings
-from tf_dpred.records import json_files
 from tf_dpred.records.workdir import Workdir
+from tf_dpred.system import json_files
 from tf_dpred.theory import measures, modes
 from tf_dpred.theory.levers import loss_factor
 

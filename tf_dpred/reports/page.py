@@ -24,8 +24,9 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.records import json_files, results
+from tf_dpred.records import results
 from tf_dpred.records.workdir import Workdir
+from tf_dpred.system import json_files
 from tf_dpred.system.files import output_file, printable, write_whole
 
 CSS = """

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from tf_dpred.config import refuse
 
@@ -73,6 +75,12 @@ def printable(path: str) -> str:
         else character
         for character in path
     )
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes an npz file by `whole`."""
+    with whole(path) as file:
+        np.savez(file, **arrays)
 
 
 def write_whole(path: Path, text: str) -> None:

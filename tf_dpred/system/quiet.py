@@ -9,6 +9,8 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
+from absl import logging
+
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 # Keras imports these if they are installed, for wrappers and plots that nothing here
 # uses. It takes a third of the time in which TensorFlow and Keras load.
@@ -35,6 +37,17 @@ def start() -> Iterator[None]:
             import tensorflow as tf
         tf.config.list_physical_devices()
         yield
+
+
+@contextlib.contextmanager
+def only_warnings() -> Iterator[None]:
+    """Keeps libraries from logging about their own work; warnings still come out."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(min(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 @contextlib.contextmanager
