@@ -317,15 +317,21 @@ def test_backbone__image_size_too_small_for_the_application():
         backbones.backbone(NetworkConfig(backbone="InceptionV3"), 32)
 
 
-def test_network__backbone_that_is_not_pooled():
-    image = keras.Input((16, 16, 3))
-    unpooled = keras.Model(image, keras.layers.Conv2D(4, 3)(image))
-    with pytest.raises(ValueError, match=r"received outputs of shape .None, 14, 14, 4"):
-        encoder.network(unpooled, SMALL, MEAN, STD, "online")
+@pytest.mark.parametrize("shape", [(7, 9, 5), (11, 5)], ids=["map", "tokens"])
+def test_network__pools_a_map_and_tokens(shape):
+    features = keras.Input(shape)
+    found = encoder.network(
+        keras.Model(features, features * 2.0), SMALL, [0.0] * 5, [1 / 255] * 5, "online"
+    )
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    axes = tuple(range(1, x.ndim - 1))
+    np.testing.assert_allclose(found(x)[0], 2 * x.mean(axis=axes), rtol=1e-5, atol=1e-6)
 
 
-def test_network__backbone_with_two_outputs():
+@pytest.mark.parametrize("outputs", ["two", "rank 5"])
+def test_network__backbone_whose_output_is_no_features(outputs):
     image = keras.Input((16, 16, 3))
     x = keras.layers.Flatten()(image)
-    with pytest.raises(ValueError, match=r"accepted: one output \[batch, features\]"):
-        encoder.network(keras.Model(image, [x, x]), SMALL, MEAN, STD, "online")
+    wrong = [x, x] if outputs == "two" else keras.layers.Reshape((2, 2, 2, -1))(x)
+    with pytest.raises(ValueError, match=r"accepted: one output \[n, features\], "):
+        encoder.network(keras.Model(image, wrong), SMALL, MEAN, STD, "online")

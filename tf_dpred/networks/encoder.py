@@ -5,7 +5,7 @@ Importing this module registers the package's layers with Keras.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 
@@ -51,7 +51,7 @@ def network(
     """Normalisation, backbone and a new projector as one model.
 
     Args:
-      backbone: built model, normalised images [n, h, w, 3] -> features [n, c].
+      backbone: see `join`; it gets normalised images.
       config: of the projector.
       mean, std: per channel, of images in [0, 1].
       name: `online` or `target`.
@@ -61,18 +61,52 @@ def network(
       (representation [n, c], projection [n, d]), float32 under mixed precision.
 
     Raises:
-      ValueError: the backbone does not return [n, c].
+      ValueError: the backbone's output is none that `join` takes.
     """
-    if len(backbone.outputs) != 1 or len(backbone.output_shape) != 2:
+    normalize = Normalize(mean, std, name="normalize")
+    return join(backbone, lambda c: projector(config, c), name, normalize)
+
+
+def join(
+    backbone: keras.Model,
+    projector_of: Callable[[int], keras.layers.Layer],
+    name: str,
+    normalize: keras.layers.Layer | None = None,
+) -> keras.Model:
+    """A backbone and a projector as one model.
+
+    Args:
+      backbone: built model to features [n, c]; of features [n, h, w, c] or tokens
+        [n, t, c], the mean is taken.
+      projector_of: c -> a layer or model, [n, c] -> [n, d].
+      name: of the model.
+      normalize: a layer in front of the backbone.
+
+    Returns:
+      A model: what the backbone takes -> (representation [n, c], projection [n, d]).
+
+    Raises:
+      ValueError: the backbone has several outputs, or one of another rank.
+    """
+    shape = backbone.output_shape
+    if len(backbone.outputs) != 1 or not 2 <= len(shape) <= 4:
         raise ValueError(
-            f"Invalid backbone: received outputs of shape {backbone.output_shape}, "
-            "accepted: one output [batch, features]; pool over space first."
+            f"Invalid backbone: received outputs of shape {shape}, accepted: one "
+            "output [n, features], [n, height, width, features] or tokens "
+            "[n, number, features]."
         )
     images = keras.Input(backbone.input_shape[1:], name="image")
-    features = backbone(Normalize(mean, std, name="normalize")(images))
+    features = backbone(images if normalize is None else normalize(images))
     dtype = keras.config.dtype_policy().variable_dtype
+    if len(shape) > 2:
+        pooling = (
+            keras.layers.GlobalAveragePooling1D
+            if len(shape) == 3
+            else keras.layers.GlobalAveragePooling2D
+        )
+        features = pooling(dtype=dtype, name="pool")(features)
     representation = keras.layers.Activation(
         "linear", dtype=dtype, name="representation"
     )(features)
-    projection = projector(config, features.shape[-1])(representation)
+    projection = projector_of(features.shape[-1])(representation)
     return keras.Model(images, [representation, projection], name=name)

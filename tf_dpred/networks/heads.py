@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -24,21 +26,43 @@ def projector(config: NetworkConfig, input_dim: int) -> keras.Model:
       A model [n, input_dim] -> [n, projector_dim]. Its output has the variable dtype,
       so that F and the loss are float32 under mixed precision too.
     """
-    affine = config.projector_bn_affine
+    sizes = [config.projector_hidden] * (config.projector_layers - 1)
+    return mlp(
+        [*sizes, config.projector_dim],
+        input_dim,
+        affine=config.projector_bn_affine,
+        output_bias=config.projector_output_bias,
+        output_bn=config.projector_output_bn,
+    )
+
+
+def mlp(
+    sizes: Sequence[int],
+    input_dim: int,
+    *,
+    affine: bool = True,
+    output_bias: bool = True,
+    output_bn: bool = False,
+) -> keras.Model:
+    """(Dense - BN - ReLU) for each size but the last, then Dense, or Dense - BN.
+
+    Args:
+      sizes: of the layers, at least one; the last is that of the projection.
+      input_dim: length of the representation.
+      affine: the hidden BNs have gamma and beta.
+      output_bias: the last Dense has a bias.
+      output_bn: a BN without gamma and beta follows it.
+    """
     inputs = keras.Input((input_dim,), name="representation")
     x = inputs
-    for index in range(1, config.projector_layers):
-        x = _dense(config.projector_hidden, f"projector_dense{index}")(x)
+    for index, size in enumerate(sizes[:-1], start=1):
+        x = _dense(size, f"projector_dense{index}")(x)
         x = BatchNormalization(
             center=affine, scale=affine, name=f"projector_bn{index}"
         )(x)
         x = layers.ReLU(name=f"projector_relu{index}")(x)
-    x = _dense(
-        config.projector_dim,
-        f"projector_dense{config.projector_layers}",
-        use_bias=config.projector_output_bias,
-    )(x)
-    if config.projector_output_bn:
+    x = _dense(sizes[-1], f"projector_dense{len(sizes)}", use_bias=output_bias)(x)
+    if output_bn:
         x = BatchNormalization(center=False, scale=False, name="projector_output_bn")(x)
     dtype = keras.config.dtype_policy().variable_dtype
     x = layers.Activation("linear", dtype=dtype, name="projection")(x)
