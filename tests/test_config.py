@@ -203,7 +203,7 @@ REFUSED = [
     ({"stem": "cifar"}, "stem", "one of imagenet, small"),
     ({"projector_layers": 1}, "projector_layers", "at least 2"),
     ({"projector_dim": 1}, "projector_dim", "at least 2"),
-    ({"precision": "float16"}, "precision", "one of float32"),
+    ({"precision": "float16"}, "precision", "one of auto, float32"),
     ({"seed": -1}, "seed", "at least 0"),
     ({"seed": 2**31}, "seed", "below 2147483648"),
     (

@@ -30,6 +30,26 @@ def test_set_precision__policy_and_float_type(
     assert keras.config.floatx() == float_type
 
 
+@pytest.mark.parametrize(
+    ("given", "capabilities", "expected"),
+    [
+        ({"precision": "float64"}, [(9, 0)], "float64"),
+        ({}, [(9, 0)], "float32"),
+        ({"precision": "auto"}, [(9, 0)], "mixed_bfloat16"),
+        ({"precision": "auto"}, [(8, 0), (7, 5)], "float32"),
+        ({"precision": "auto"}, [None], "float32"),  # such as AMD's
+        ({"precision": "auto", "tpu": "local"}, [], "mixed_bfloat16"),
+    ],
+)
+def test_precision_of(given, capabilities, expected, monkeypatch):
+    def details(capability):
+        return {} if capability is None else {"compute_capability": capability}
+
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: capabilities)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", details)
+    assert devices.precision_of(TrainingConfig(**given)) == expected
+
+
 def test_split_cpu__too_late():
     tf.constant(0)
     with pytest.raises(Refused, match="--logical_cpus: received 2, accepted: only"):

@@ -56,6 +56,21 @@ def test_emulates__not_known(cpuinfo, monkeypatch):
     assert not processor.emulates("mixed_bfloat16")
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (AVX2, False),
+        (AVX512, False),
+        (AVX512 + " avx512_bf16", True),
+        (AVX512 + " amx_bf16", True),
+        ("", False),
+    ],
+)
+def test_computes_bfloat16(content, expected, cpuinfo):
+    cpuinfo(content)
+    assert processor.computes_bfloat16() is expected
+
+
 @pytest.mark.parametrize(("on_accelerator", "said"), [(False, True), (True, False)])
 def test_setup__says_what_is_emulated(
     on_accelerator, said, cpuinfo, monkeypatch, caplog, policy

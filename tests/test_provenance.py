@@ -13,7 +13,7 @@ from tf_dpred.data.source import from_arrays
 from tf_dpred.errors import Refused
 from tf_dpred.records import provenance
 from tf_dpred.records.workdir import Workdir
-from tf_dpred.system import devices
+from tf_dpred.system import devices, processor
 
 
 def source(num_examples, value=0):
@@ -32,6 +32,19 @@ def test_write__settings_and_what_computes(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["flags.json"]
 
 
+def test_with_precision__a_run_keeps_what_it_began_with(tmp_path, monkeypatch):
+    made, auto = Workdir(tmp_path), Config.from_dict({"precision": "auto"})
+    monkeypatch.setattr(processor, "computes_bfloat16", lambda: True)
+    here = provenance.with_precision(made, auto)
+    assert here == Config.from_dict({"precision": "mixed_bfloat16"})
+    provenance.write(made, here, source(40))
+    monkeypatch.setattr(processor, "computes_bfloat16", lambda: False)
+    assert provenance.with_precision(made, auto) == here
+    provenance.check_settings(made, here)
+    elsewhere = provenance.with_precision(Workdir(tmp_path / "new"), auto)
+    assert elsewhere == Config()
+
+
 def test_changes__of_what_computes(tmp_path, monkeypatch):
     made = Workdir(tmp_path)
     assert provenance.changes(made) == []
@@ -41,9 +54,8 @@ def test_changes__of_what_computes(tmp_path, monkeypatch):
     assert provenance.changes(made) == []
     found = tf.config.list_logical_devices()
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda: found[:1] * 2)
-    monkeypatch.setattr(
-        provenance, "versions", lambda: {**devices.versions(), "keras": "4"}
-    )
+    versions = {**devices.versions(), "keras": "4"}
+    monkeypatch.setattr(devices, "versions", lambda: versions)
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     monkeypatch.setenv("XLA_FLAGS", "--xla")
     name = found[0].name

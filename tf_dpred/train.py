@@ -53,7 +53,6 @@ class Pretraining:
         backbone: build.Backbone | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ):
-        self.config = config
         # One of several workers writes the files; the others only train.
         self.place = devices.place(config.training)
         self.workdir = Workdir(config.training.workdir)
@@ -62,6 +61,7 @@ class Pretraining:
         try:
             if self.place.is_chief:
                 self.lock.acquire()
+            self.config = config = provenance.with_precision(self.workdir, config)
             provenance.check_settings(self.workdir, config)
             # Before any tensor is made: devices cannot be set up once they are used.
             self.strategy = devices.setup(config.training)

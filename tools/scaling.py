@@ -159,7 +159,7 @@ def job_of(config: Config) -> Job:
     from tf_dpred.predictors import ClosedForm, make_predictor
     from tf_dpred.system import devices
 
-    devices.set_precision(config.training.precision)
+    devices.set_precision(devices.precision_of(config.training))
     image_size, d = config.data.image_size, config.network.projector_dim
     preprocessing = Preprocessing.of_views(config.data.views)
     backbone = backbones.backbone(config.network, image_size)

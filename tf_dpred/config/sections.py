@@ -152,8 +152,9 @@ class TrainingConfig(Section):
     )
     precision: str = setting(
         "float32",
-        "Keras dtype policy",
-        choices=("float32", "mixed_bfloat16", "mixed_float16", "float64"),
+        "Keras dtype policy; auto: mixed_bfloat16 where the device computes in "
+        "bfloat16, else float32; a run that is continued keeps its own",
+        choices=("auto", "float32", "mixed_bfloat16", "mixed_float16", "float64"),
     )
     jit_compile: bool = setting(False, "compile the step by XLA (slow on CPU)")
     run_eagerly: bool = setting(

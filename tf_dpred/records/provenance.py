@@ -6,12 +6,12 @@ import dataclasses
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 from tf_dpred.config import Config, EvaluationConfig, refuse
 from tf_dpred.data.source import Source
 from tf_dpred.records.workdir import Workdir
-from tf_dpred.system import json_files
-from tf_dpred.system.devices import environment, versions
+from tf_dpred.system import devices, json_files
 
 # Settings that a continued run may change: they decide how long it goes on (schedules
 # follow `epochs`), what is watched and where things lie.
@@ -42,6 +42,21 @@ def write(workdir: Workdir, config: Config, source: Source) -> None:
         **_what_computes(),
     }
     json_files.write(workdir.flags, record)
+
+
+def with_precision(workdir: Workdir, config: Config) -> Config:
+    """Settings that name a precision where `config` says `auto`.
+
+    A run that is continued keeps the one that it began with, on any device.
+    """
+    if config.training.precision != "auto":
+        return config
+    recorded = json_files.read(workdir.flags).get("flags") or {}
+    precision = recorded.get("precision") or devices.precision_of(config.training)
+    logging.info(
+        "--precision=auto: %s%s", precision, ", as it began" if recorded else ""
+    )
+    return Config.from_dict({**config.to_dict(), "precision": precision})
 
 
 def check_settings(workdir: Workdir, config: Config) -> None:
@@ -115,7 +130,7 @@ def changes(workdir: Workdir) -> list[str]:
 
 def _what_computes() -> dict[str, Any]:
     return {
-        "versions": versions(),
-        "environment": environment(),
+        "versions": devices.versions(),
+        "environment": devices.environment(),
         "devices": [d.name for d in tf.config.list_logical_devices()],
     }

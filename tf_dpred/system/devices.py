@@ -42,6 +42,26 @@ def set_precision(name: str) -> None:
     keras.config.set_floatx("float64" if name == "float64" else "float32")
 
 
+def precision_of(config: TrainingConfig) -> str:
+    """The dtype policy that `--precision` names on this machine.
+
+    `auto` is mixed_bfloat16 on TPUs, on GPUs of compute capability 8.0 or more, and on
+    processors with AVX512-BF16 or AMX; else float32.
+    """
+    if config.precision != "auto":
+        return config.precision
+    if config.tpu or tf.config.list_physical_devices("TPU"):
+        has_bfloat16 = True
+    elif gpus := tf.config.get_visible_devices("GPU"):
+        details = map(tf.config.experimental.get_device_details, gpus)
+        has_bfloat16 = all(
+            detail.get("compute_capability", (0, 0)) >= (8, 0) for detail in details
+        )
+    else:
+        has_bfloat16 = processor.computes_bfloat16()
+    return "mixed_bfloat16" if has_bfloat16 else "float32"
+
+
 def setup(config: TrainingConfig) -> tf.distribute.Strategy:
     """Prepares the process for training; call before any tensor is made.
 
@@ -51,7 +71,7 @@ def setup(config: TrainingConfig) -> tf.distribute.Strategy:
     Raises:
       Refused: devices that are not there, or a batch that they cannot share.
     """
-    strategy = prepare(config, config.precision)
+    strategy = prepare(config, precision_of(config))
     check_batch(config, strategy.num_replicas_in_sync)
     return strategy
 

@@ -12,6 +12,7 @@ from pathlib import Path
 CPUINFO = Path("/proc/cpuinfo")
 # What TensorFlow's kernels need; without it they convert each number to float32.
 _COMPUTES_BY = {"mixed_bfloat16": "avx512f", "mixed_float16": "avx512_fp16"}
+_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 # On a processor with one of these, TensorFlow takes oneDNN's kernels by itself.
@@ -41,6 +42,12 @@ def emulates(precision: str) -> bool:
     if platform.machine() != "x86_64" or needed is None or not instructions:
         return False
     return needed not in instructions
+
+
+def computes_bfloat16() -> bool:
+    """Whether the processor is known to have instructions for products in bfloat16."""
+    instructions = described("flags").split()
+    return platform.machine() == "x86_64" and not _BFLOAT16.isdisjoint(instructions)
 
 
 def ask_for_onednn() -> None:
