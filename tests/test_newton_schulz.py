@@ -148,6 +148,37 @@ def test_largest_eigenvalue__orthogonal_to_equal_numbers():
     np.testing.assert_allclose(newton_schulz.largest_eigenvalue(f), 4.0, rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e-18, 1e-10, 3e17, 1.2e18])
+def test_largest_eigenvalue__any_size_of_f(size):
+    """For equal numbers F is d times as large as its entries, and the sums d^3."""
+    f = spectrum.correlation(tf.fill([3, 128], tf.constant(size, tf.float32)))
+    found = newton_schulz.largest_eigenvalue(f)
+    np.testing.assert_allclose(found, 128 * size**2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("size", [1e-15, 1e15, 1e18])
+@pytest.mark.parametrize("case", ["rank 1", "rank 8", "full rank"])
+def test_predictor__any_size_of_f(case, size, form):
+    """Products of F's entries overflow or vanish long before F does."""
+    rows = ROWS[case] / np.abs(ROWS[case]).max()
+    f = spectrum.correlation(tf.constant(size * rows, tf.float32))
+    found = newton_schulz.predictor(f, 0.1, form).numpy().astype(np.float64)
+    assert distance(found, w_of_numpy(f, 0.1, form)) < TOLERANCE["float32"]
+
+
+@pytest.mark.parametrize("size", [1e-17, 1e-18, 3e-19, 1e-19, 1e-20])
+@pytest.mark.parametrize("case", ["rank 1", "rank 8", "full rank"])
+def test_predictor__f_that_underflowed(case, size):
+    """F has lost digits and can have negative eigenvalues: W is near, and finite."""
+    f = spectrum.correlation(tf.constant(size * ROWS[case], tf.float32))
+    found = newton_schulz.predictor(f, 0.1, "reference").numpy()
+    w = w_of_numpy(f, 0.1, "reference")
+    assert np.isfinite(found).all()
+    if size >= 1e-18:
+        assert distance(found, w) < 0.15
+
+
 @pytest.mark.parametrize("precision", [2.0**-23, 2.0**-52])
 @pytest.mark.parametrize("lowest", [1e-9, 1e-3, 0.3, 1.0])
 def test_scales__reach_one(lowest, precision):

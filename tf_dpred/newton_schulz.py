@@ -64,10 +64,16 @@ def predictor(f: tf.Tensor, eps: float, form: str) -> tf.Tensor:
         raise ValueError(
             f"Invalid eps: received {eps}, accepted: at least {least} with {form}."
         )
-    largest = largest_eigenvalue(f)
-    relative = tf.math.divide_no_nan(f, largest)
+    unit, scale = _unit(f)
+    largest = largest_eigenvalue(unit)
+    relative = tf.math.divide_no_nan(unit, largest)
     identity = tf.eye(tf.shape(f)[0], dtype=f.dtype)
+    # What F lost where its entries underflowed can have made eigenvalues negative. It
+    # rounds to nothing beside any F that is not nearly 0.
+    lost = tf.math.divide_no_nan(tf.constant(4 * _limits(f.dtype).tiny, f.dtype), scale)
+    relative = (relative + lost * identity) / (1 + lost)
     if form == "eq18":
+        largest = scale * largest
         return tf.sqrt(largest) * square_root(relative) + eps * largest * identity
     if form == "reference":
         return square_root(relative) + eps * identity
@@ -83,15 +89,26 @@ def largest_eigenvalue(f: tf.Tensor) -> tf.Tensor:
     of the longest column. However close the next eigenvalues are, the relative error
     is about ln(d) 2^-(n + 2) at most: 6e-5 in float32, 4e-9 in float64, at d = 2048.
     """
-    power = f
+    unit, scale = _unit(f)
+    power = unit
     for _ in range(_squarings(f.dtype)):
-        power = tf.math.divide_no_nan(power, tf.reduce_max(tf.abs(power)))
         power = tf.linalg.matmul(power, power)
+        power = tf.math.divide_no_nan(power, tf.reduce_max(tf.abs(power)))
     v = tf.gather(power, tf.argmax(tf.linalg.diag_part(power)))
     quotient = tf.math.divide_no_nan(
-        tf.tensordot(v, tf.linalg.matvec(f, v), 1), tf.tensordot(v, v, 1)
+        tf.tensordot(v, tf.linalg.matvec(unit, v), 1), tf.tensordot(v, v, 1)
     )
-    return tf.maximum(quotient, tf.zeros([], f.dtype))
+    return scale * tf.maximum(quotient, tf.zeros([], f.dtype))
+
+
+def _unit(f: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """F over its largest entry, and that entry.
+
+    Sums of products of the entries of F, and its largest eigenvalue, can overflow or
+    vanish where F itself does neither.
+    """
+    scale = tf.reduce_max(tf.abs(f))
+    return tf.math.divide_no_nan(f, scale), scale
 
 
 def square_root(a: tf.Tensor, lowest: float = 0.0) -> tf.Tensor:
@@ -136,8 +153,12 @@ def scales(lowest: float, precision: float) -> list[float]:
     return [*found, 1.0]
 
 
+def _limits(dtype: tf.DType) -> np.finfo:
+    return np.finfo(dtype.as_numpy_dtype)
+
+
 def _precision(dtype: tf.DType) -> float:
-    return float(np.finfo(dtype.as_numpy_dtype).eps)
+    return float(_limits(dtype).eps)
 
 
 def _squarings(dtype: tf.DType) -> int:

@@ -270,8 +270,9 @@ class DirectSet(ClosedForm):
 
     def weights_from_statistics(self) -> tf.Tensor:
         s, u = tf.linalg.eigh(self.correlation)
-        p = tf.maximum(s, tf.zeros([], s.dtype)) ** self.exponent
-        p = tf.math.divide_no_nan(p, tf.reduce_max(p)) + self.eps
+        s = tf.maximum(s, tf.zeros([], s.dtype))
+        # Not s^a / max s^a, which can overflow where s does not.
+        p = tf.math.divide_no_nan(s, tf.reduce_max(s)) ** self.exponent + self.eps
         return spectrum.from_eigenvalues(p, u)
 
 
