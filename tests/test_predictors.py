@@ -4,9 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scipy.linalg
 import tensorflow as tf
+from scipy import optimize
 
-from tf_dpred import predictors
+from tf_dpred import predictors, spectrum
 from tf_dpred.config import PREDICTOR_FACTS, PredictorConfig
 
 N, D = 10, 4
@@ -49,8 +51,12 @@ def statistics(steps, rho, centered=False):
     z = [np.concatenate([z2, z1]) for _, _, z1, z2 in steps]
     second = average([x.T @ x / len(x) for x in f], rho)
     mean = average([x.mean(axis=0) for x in f], rho)
+    target_mean = average([x.mean(axis=0) for x in z], rho)
     cross = average([a.T @ b / len(b) for a, b in zip(z, f, strict=True)], rho)
-    return second - centered * np.outer(mean, mean), cross
+    return (
+        second - centered * np.outer(mean, mean),
+        cross - centered * np.outer(target_mean, mean),
+    )
 
 
 # F.
@@ -112,8 +118,15 @@ def w_of(name, settings, f, cross):
     if name == "direct_set":
         power = spectral(f, lambda s: s**exponent)
         return power / np.linalg.norm(power, 2) + eps * np.eye(D)
-    w = cross @ np.linalg.inv(f + eps * np.eye(D))
-    return (w + w.T) / 2
+    ridge = f + eps * np.eye(D)
+    return {
+        "right": lambda: cross @ np.linalg.inv(ridge),
+        "left": lambda: np.linalg.inv(ridge) @ cross,
+        # SciPy solves a x + x a^T = q.
+        "symmetric": lambda: scipy.linalg.solve_continuous_lyapunov(
+            ridge, cross + cross.T
+        ),
+    }[settings.get("optimal_form", "symmetric")]()
 
 
 @pytest.mark.parametrize(
@@ -133,6 +146,9 @@ def w_of(name, settings, f, cross):
         ("optimal", {}),
         ("optimal", {"eps": 1e-3, "rho": None}),
         ("optimal", {"centered": True}),
+        ("optimal", {"optimal_form": "right"}),
+        ("optimal", {"optimal_form": "left", "rho": 0.8}),
+        ("optimal", {"optimal_form": "right", "centered": True, "eps": 1e-3}),
     ],
 )
 def test_update_weights__numpy(name, settings, policy):
@@ -151,6 +167,127 @@ def test_update_weights__numpy(name, settings, policy):
     row = np.arange(1.0, D + 1)
     found = predictor(tf.constant(row[None]))
     np.testing.assert_allclose(found, (expected @ row)[None], rtol=1e-10)
+
+
+def test_optimal__reaches_the_optimum(policy):
+    """Each form beside what a general minimizer finds of E|W f - z|^2 + eps |W|^2."""
+    policy("float64")
+    (step,) = batches(1, seed=3)
+    f, z = np.concatenate(step[:2]), np.concatenate([step[3], step[2]])
+    eps = 0.05
+
+    def risk(w):
+        w = np.reshape(w, (D, D))
+        return np.mean(np.sum((f @ w.T - z) ** 2, axis=1)) + eps * np.sum(w**2)
+
+    def of_triangle(entries):
+        w = np.zeros((D, D))
+        w[np.triu_indices(D)] = entries
+        return w + np.triu(w, 1).T
+
+    found = {}
+    for form in ("right", "left", "symmetric"):
+        predictor = built("optimal", eps=eps, optimal_form=form)
+        observe(predictor, [step])
+        predictor.update_weights(tf.constant(0, tf.int64))
+        found[form] = predictor.matrix.numpy()
+    best = optimize.minimize(risk, np.zeros(D * D), tol=1e-12).fun
+    triangle = np.zeros(D * (D + 1) // 2)
+    best_symmetric = optimize.minimize(
+        lambda x: risk(of_triangle(x)), triangle, tol=1e-12
+    ).fun
+    right = found["right"]
+    assert risk(right) == pytest.approx(best, rel=1e-9)
+    assert risk(found["symmetric"]) == pytest.approx(best_symmetric, rel=1e-9)
+    np.testing.assert_array_equal(found["symmetric"], found["symmetric"].T)
+    # What was taken for it before is worse, and so is `left` than `right`.
+    assert risk((right + right.T) / 2) > 1.01 * best_symmetric
+    assert risk(found["left"]) > 1.01 * best
+
+
+@pytest.mark.parametrize(
+    ("settings", "cleared"),
+    [
+        ({"rho": None}, True),
+        ({"rho": 0.3}, False),
+        ({"rho": None, "optimal_form": "right"}, False),
+    ],
+)
+def test_optimal__statistics_are_cleared_after_use(settings, cleared, policy):
+    policy("float64")
+    predictor = built("optimal", freq=3, **settings)
+    steps = batches(7)
+    for number, step in enumerate(steps):
+        observe(predictor, [step])
+        predictor.update_weights(tf.constant(number, tf.int64))
+    # W was set after steps 0, 3 and 6.
+    f, cross = statistics(steps[4:] if cleared else steps, settings["rho"])
+    expected = w_of("optimal", settings, f, cross)
+    np.testing.assert_allclose(predictor.matrix.numpy(), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("form", "stays_symmetric"), [("symmetric", True), ("right", False)]
+)
+def test_optimal__between_the_steps_that_set_it(form, stays_symmetric, policy):
+    policy("float64")
+    predictor = built("optimal", freq=3, optimal_form=form)
+    moved = np.arange(16.0).reshape(4, 4)
+    predictor.matrix.assign(moved)
+    predictor.update_weights(tf.constant(1, tf.int64))
+    expected = (moved + moved.T) / 2 if stays_symmetric else moved
+    np.testing.assert_array_equal(predictor.matrix.numpy(), expected)
+
+
+@pytest.mark.parametrize("exponent", [0.25, 0.5, 2.0, 8.0])
+@pytest.mark.parametrize("size", [1e-14, 1.0, 1e14])
+def test_direct_set__any_size_of_f(size, exponent):
+    predictor = built("direct_set", exponent=exponent)
+    (step,) = batches(1)
+    observe(predictor, [size * step])
+    predictor.update_weights(tf.constant(0, tf.int64))
+    f, _ = statistics([step], 0.3)
+    expected = w_of("direct_set", {"exponent": exponent}, f, None)
+    np.testing.assert_allclose(predictor.matrix.numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"freq": 2},
+        {"freq": 1},
+        {"name": "symmetric", "predictor_bias": True},
+        {"name": "mlp", "predictor_hidden": 6, "predictor_bias": True},
+        {"name": "symmetric_mlp", "predictor_hidden": 6},
+    ],
+    ids=str,
+)
+def test_predictor__shrinkage(settings, policy):
+    """After the weights were set, each step multiplies matrices alone by 1 - lambda."""
+    policy("float64")
+    settings = dict(settings)
+    name = settings.pop("name", "direct")
+    plain = built(name, **settings)
+    shrunk = built(name, predictor_shrinkage=0.2, **settings)
+    rng = np.random.default_rng(0)
+    for a, b in zip(plain.variables, shrunk.variables, strict=True):
+        if a.dtype == "float64":
+            b.assign(value := rng.normal(size=a.shape))
+            a.assign(value)
+    for step in (0, 1):
+        for predictor in (plain, shrunk):
+            predictor._batches.assign(0)
+            observe(predictor, batches(1))
+        for variable in plain.trainable_variables or [plain.matrix]:
+            variable.assign(value := rng.normal(size=variable.shape))
+            by_path = {v.path: v for v in shrunk.variables}
+            by_path[variable.path].assign(value)
+        for predictor in (plain, shrunk):
+            predictor.update_weights(tf.constant(step, tf.int64))
+        for a, b in zip(plain.variables, shrunk.variables, strict=True):
+            is_matrix = any(a is matrix for matrix in plain.matrices)
+            factor = 0.8 if is_matrix else 1.0
+            np.testing.assert_allclose(b.numpy(), factor * a.numpy(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", CLOSED_FORMS)
@@ -233,23 +370,49 @@ def test_linear__numpy(policy):
     np.testing.assert_allclose(predictor(tf.constant(f)), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("bn", ["affine", "plain", "none"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_mlp__numpy(bias, policy):
+def test_mlp__numpy(bias, bn, policy):
     policy("float64")
-    predictor = built("mlp", predictor_hidden=6, predictor_bias=bias)
+    predictor = built("mlp", predictor_hidden=6, predictor_bias=bias, predictor_bn=bn)
     rng = np.random.default_rng(0)
     for v in predictor.trainable_variables:
         v.assign(rng.normal(size=v.shape))
     values = {v.path.split("/", 2)[2]: v.numpy() for v in predictor.trainable_variables}
     w1, b1 = values["hidden/kernel"], values["hidden/bias"]
-    gamma, beta = values["bn/gamma"], values["bn/beta"]
     f = batches(1)[0][0]
     x = f @ w1 + b1
-    x = gamma * (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-5) + beta
+    if bn != "none":
+        x = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-5)
+    if bn == "affine":
+        x = values["bn/gamma"] * x + values["bn/beta"]
     expected = np.maximum(x, 0) @ values["output/kernel"]
     expected = expected + (values["output/bias"] if bias else 0)
     found = predictor(tf.constant(f), training=True)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("bn", ["affine", "none"])
+def test_symmetric_mlp__ties_its_matrices(bn, policy):
+    """W1 and W2^T become their mean; without BatchNorm the Jacobian is symmetric."""
+    policy("float64")
+    predictor = built(
+        "symmetric_mlp", predictor_hidden=6, predictor_bn=bn, predictor_bias=True
+    )
+    w1, w2 = (matrix.numpy().T for matrix in predictor.matrices)
+    assert w1.shape == (6, D) and w2.shape == (D, 6)
+    predictor.update_weights(tf.constant(1, tf.int64))
+    hidden, output = (matrix.numpy().T for matrix in predictor.matrices)
+    np.testing.assert_allclose(hidden, (w1 + w2.T) / 2, rtol=1e-14)
+    np.testing.assert_array_equal(output, hidden.T)
+    if bn == "none":
+        f = tf.constant(batches(1)[0][0][:1])
+        with tf.GradientTape() as tape:
+            tape.watch(f)
+            prediction = predictor(f)
+        jacobian = np.squeeze(tape.jacobian(prediction, f).numpy())
+        assert np.abs(jacobian).max() > 0
+        np.testing.assert_allclose(jacobian, jacobian.T, atol=1e-12)
 
 
 def test_none__identity():
@@ -284,6 +447,9 @@ def test_matrix__initial_values(name):
             {"predictor_bias": True},
             ["kernel", "bias", "gamma", "beta", "kernel", "bias"],
         ),
+        ("mlp", {"predictor_bn": "plain"}, ["kernel", "bias", "kernel"]),
+        ("mlp", {"predictor_bn": "none"}, ["kernel", "bias", "kernel"]),
+        ("symmetric_mlp", {}, ["kernel", "bias", "gamma", "beta", "kernel"]),
         ("none", {}, []),
     ],
 )
@@ -328,6 +494,9 @@ SETTINGS = PredictorConfig(
     centered=True,
     predictor_hidden=16,
     predictor_bias=True,
+    predictor_bn="plain",
+    predictor_shrinkage=0.125,
+    optimal_form="left",
 )
 
 
@@ -340,10 +509,11 @@ SETTINGS = PredictorConfig(
         ),
         ("direct_copy", {"eps": 0.25, "freq": 3}),
         ("direct_set", {"eps": 0.25, "freq": 3, "exponent": 0.75}),
-        ("optimal", {"eps": 0.25, "freq": 3}),
+        ("optimal", {"eps": 0.25, "freq": 3, "form": "left"}),
         ("linear", {"use_bias": True}),
         ("symmetric", {"use_bias": True}),
-        ("mlp", {"hidden": 16, "use_bias": True}),
+        ("mlp", {"hidden": 16, "use_bias": True, "bn": "plain"}),
+        ("symmetric_mlp", {"hidden": 16, "use_bias": True, "bn": "plain"}),
         ("none", {}),
     ],
 )
@@ -351,7 +521,7 @@ def test_make_predictor__settings(name, expected):
     config = dataclasses.replace(SETTINGS, predictor=name)
     predictor = predictors.make_predictor(config)
     assert type(predictor) is predictors.PREDICTORS[name]
-    expected = {"rho": 0.7, "centered": True, **expected}
+    expected = {"rho": 0.7, "centered": True, "shrinkage": 0.125, **expected}
     assert {key: getattr(predictor, key) for key in expected} == expected
 
 
@@ -385,6 +555,32 @@ def test_registry__classes_share_the_interface():
 def test_predictor__bad_rho(rho):
     with pytest.raises(ValueError, match=f"Invalid rho: received {rho}, accepted: "):
         predictors.Linear(rho=rho)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: predictors.MLP(predictor_bn="batch"),
+            "predictor_bn: received 'batch', accepted: affine, plain, none",
+        ),
+        (
+            lambda: predictors.Optimal(optimal_form="both"),
+            "optimal_form: received 'both', accepted: symmetric, right, left",
+        ),
+        (
+            lambda: predictors.Linear(predictor_shrinkage=1.0),
+            "predictor_shrinkage: received 1.0, accepted: at least 0, below 1",
+        ),
+        (
+            lambda: spectrum.regression(tf.eye(2), tf.eye(2), 0.1, "up"),
+            "form: received 'up', accepted: symmetric, right, left",
+        ),
+    ],
+)
+def test_predictor__bad_argument(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 @pytest.mark.parametrize("freq", [0, -1])

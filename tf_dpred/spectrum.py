@@ -73,6 +73,48 @@ def eigenvalue_map(
     )
 
 
+def regression(r: tf.Tensor, cross: tf.Tensor, ridge: float, form: str) -> tf.Tensor:
+    """W that predicts z from f: with the least E|W f - z|^2 + ridge |W|^2, or nearly.
+
+    | form      | W, with R = E[f f^T] and C = E[z f^T]                         |
+    |-----------|---------------------------------------------------------------|
+    | right     | C (R + ridge I)^-1, the best                                  |
+    | left      | (R + ridge I)^-1 C, which is the best only if C and R commute |
+    | symmetric | the best symmetric one: W R + R W + 2 ridge W = C + C^T       |
+
+    All are forms of the DirectPred authors' code. In the last it adds its regularizer
+    once, so that it is twice the ridge here.
+
+    Args:
+      r: R, [d, d] symmetric; negative eigenvalues count as zero.
+      cross: C, [d, d].
+      ridge: above 0.
+      form: one of the table.
+
+    Returns:
+      [d, d].
+
+    Raises:
+      ValueError: unknown form.
+    """
+    s, u = tf.linalg.eigh(r)
+    s = tf.maximum(s, tf.zeros([], s.dtype)) + ridge
+    # In the eigenbasis of R, the equation is one of numbers: W_jk (s_j + s_k) = ...
+    c = tf.linalg.matmul(u, tf.linalg.matmul(cross, u), transpose_a=True)
+    if form == "right":
+        w = c / s
+    elif form == "left":
+        w = c / s[:, None]
+    elif form == "symmetric":
+        w = 2 * symmetrize(c) / (s + s[:, None])
+    else:
+        raise ValueError(
+            f"Invalid form: received {form!r}, accepted: symmetric, right, left."
+        )
+    w = tf.linalg.matmul(u, tf.linalg.matmul(w, u, transpose_b=True))
+    return symmetrize(w) if form == "symmetric" else w
+
+
 def from_eigenvalues(p: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
     """U diag(p) U^T, made exactly symmetric.
 

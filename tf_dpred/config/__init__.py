@@ -13,6 +13,8 @@ from typing import Any
 
 from tf_dpred.config.method import (
     METHODS,
+    OPTIMAL_FORMS,
+    PREDICTOR_BN,
     PREDICTOR_FACTS,
     SOLVERS,
     ObjectiveConfig,
@@ -32,6 +34,8 @@ from tf_dpred.config.setting import Section, field_types, refuse
 
 __all__ = [
     "METHODS",
+    "OPTIMAL_FORMS",
+    "PREDICTOR_BN",
     "PREDICTOR_FACTS",
     "RESNETS",
     "SECTIONS",

@@ -42,9 +42,12 @@ PREDICTOR_FACTS = {
     "linear": PredictorFacts(trained=True),
     "symmetric": PredictorFacts(trained=True),
     "mlp": PredictorFacts(trained=True, matrix=False),
+    "symmetric_mlp": PredictorFacts(trained=True, matrix=False),
     "none": PredictorFacts(symmetric=True),
 }
 SOLVERS = ("eigh", "newton_schulz")
+OPTIMAL_FORMS = ("symmetric", "right", "left")
+PREDICTOR_BN = ("affine", "plain", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +78,28 @@ class PredictorConfig(Section):
         "alone, for devices that are slow at eigh; needs --exponent=0.5",
         choices=SOLVERS,
     )
+    optimal_form: str = setting(
+        "symmetric",
+        "W of the optimal predictor, R = E[f f^T] + ridge, C = E[z f^T]: the best "
+        "symmetric one, C R^-1 (right), or R^-1 C (left)",
+        choices=OPTIMAL_FORMS,
+    )
     predictor_hidden: int = setting(
-        4096, "hidden units of the mlp predictor", at_least=1
+        4096, "hidden units of the mlp predictors", at_least=1
     )
     predictor_bias: bool = setting(
-        False, "bias of the linear predictor, or of the mlp's last layer"
+        False, "bias of the linear predictor, or of the mlps' last layer"
+    )
+    predictor_bn: str = setting(
+        "affine",
+        "BatchNorm of the mlps' hidden layer: with gamma and beta, without, or none",
+        choices=PREDICTOR_BN,
+    )
+    predictor_shrinkage: float = setting(
+        0.0,
+        "W <- (1 - this) W after every step, and after W was set",
+        at_least=0.0,
+        below=1.0,
     )
 
     @property
