@@ -5,6 +5,8 @@ import colorsys
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image, ImageEnhance
+from scipy import ndimage
 
 from tf_dpred.data import choice, photometric
 
@@ -120,6 +122,35 @@ def test_blur__numpy_oracle(taps):
     np.testing.assert_allclose(result, oracle, atol=2e-6)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("taps", [3, 9, 23])
+def test_blur__reflects_as_scipy(taps, compiled):
+    """SciPy's "mirror" repeats no pixel of the border, like torchvision's "reflect"."""
+    image, sigma = random_images(3, 24, 17), 1.3
+    weights = np.exp(-0.5 * ((np.arange(taps) - taps // 2) / sigma) ** 2)
+    oracle = image.astype(np.float64)
+    for axis in (1, 2):
+        oracle = ndimage.correlate1d(
+            oracle, weights / weights.sum(), axis=axis, mode="mirror"
+        )
+    blur = tf.function(photometric.gaussian_blur, jit_compile=compiled)
+    found = blur(tf.constant(image), sigma, taps, "reflect")
+    np.testing.assert_allclose(found, oracle, atol=2e-6)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 2.0])
+def test_blur__corners_of_a_white_image(sigma):
+    white = tf.ones([3, 12, 12])
+    kept = photometric.gaussian_blur(white, sigma, 9, "reflect")
+    np.testing.assert_allclose(kept, 1, atol=1e-6)
+    # Of nine taps, the corner keeps the middle and one side, in both directions.
+    weights = np.exp(-0.5 * (np.arange(-4, 5) / sigma) ** 2)
+    corner = (weights[4:].sum() / weights.sum()) ** 2
+    dark = photometric.gaussian_blur(white, sigma, 9, "zeros")[0, 0, 0]
+    np.testing.assert_allclose(dark, corner, atol=1e-6)
+    assert sigma < 1 or corner == pytest.approx(0.36, abs=0.01)
+
+
 def test_solarize__threshold_fires_on_unit_images():
     result = photometric.solarize(tf.constant([0.0, 0.49, 0.5, 1.0]))
     np.testing.assert_allclose(result, [0.0, 0.49, 0.5, 0.0])
@@ -131,6 +162,37 @@ def test_blend__numpy_oracle():
     oracle = 0.3 * image + 0.7 * gray[..., None]
     result = on_pixels(lambda x: photometric.blend(x, photometric.luma(x), 0.3))(image)
     np.testing.assert_allclose(result, oracle, atol=1e-6)
+
+
+@pytest.mark.parametrize("amount", [-0.8, -0.4, 0.4, 0.8])
+@pytest.mark.parametrize(
+    ("index", "enhance"),
+    [
+        (0, ImageEnhance.Brightness),
+        (1, ImageEnhance.Contrast),
+        (2, ImageEnhance.Color),
+    ],
+    ids=["brightness", "contrast", "saturation"],
+)
+def test_jitter__blend_is_pillows(index, enhance, amount):
+    """torchvision's jitter of a picture is Pillow's, which rounds to 256 levels.
+
+    The image is coloured and unevenly lit, so that the anchors differ: the mean of its
+    gray (110), of its values (97), and of each channel (59, 139, 94).
+    """
+    rng = np.random.default_rng(0)
+    light = np.linspace(0.2, 1.8, 40)[:, None, None] * np.array([60, 140, 95])
+    pixels = np.clip(light + rng.normal(0, 20, (40, 30, 3)), 0, 255).astype(np.uint8)
+    expected = np.asarray(enhance(Image.fromarray(pixels)).enhance(1 + amount), float)
+    amounts = [tf.constant([amount if i == index else 0.0]) for i in range(4)]
+    found = 255 * on_pixels(
+        lambda x: photometric.jitter(
+            x, tf.constant([0]), *amounts, style="blend", choose=choice.select
+        )
+    )((pixels / 255).astype(np.float32)[None])
+    # Pillow rounds its anchor and cuts the fraction of its result off.
+    assert np.abs(found[0] - expected).max() < 1.0 + abs(amount)
+    assert np.abs(found[0] - pixels).max() > 10
 
 
 @pytest.mark.parametrize("way", ["select", "branch"])

@@ -88,6 +88,23 @@ def test_view_pair__published_values(name, which, expected):
     assert spec.blur_sigma == (0.1, 2.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "corner"),
+    # Of nine taps with sigma 2, zeros outside leave the corner 36 %; BYOL's blur has 10
+    # taps, made 9, at 96 pixels.
+    [("stl10", 1.0), ("byol", 0.36)],
+)
+def test_distort__a_frame_only_where_the_recipe_has_one(name, corner):
+    spec = dataclasses.replace(
+        view_pair(name).first.without_colour(),
+        blur_probability=1.0,
+        blur_sigma=(2.0, 2.0),
+    )
+    found = distorted(np.ones((96, 96, 3)), spec, count=3) / 255
+    np.testing.assert_allclose(found[:, 0, 0], corner, atol=0.01)
+    np.testing.assert_allclose(found[:, 48, 48], 1.0, atol=0.01)
+
+
 @pytest.mark.parametrize("name", [n for n in views.VIEWS if n != "byol"])
 def test_view_pair__views_alike_except_byol(name):
     assert view_pair(name).first == view_pair(name).second

@@ -140,13 +140,23 @@ def solarize(image: tf.Tensor) -> tf.Tensor:
     return tf.where(image < 0.5, image, 1.0 - image)
 
 
-def gaussian_blur(image: tf.Tensor, sigma, kernel_size: int) -> tf.Tensor:
-    """Separable Gaussian blur with `kernel_size` taps (odd) and zeros outside.
+def gaussian_blur(
+    image: tf.Tensor, sigma, kernel_size: int, padding: str = "zeros"
+) -> tf.Tensor:
+    """Separable Gaussian blur with `kernel_size` taps (odd).
 
     The blur is a sum of shifted images, because every image has its own `sigma` (> 0,
-    in pixels), which a convolution cannot take. The taps are normalised before the
-    border cuts some of them off, so borders darken, as in BYOL.
+    in pixels), which a convolution cannot take.
+
+    Args:
+      image: float32 [..., 3, H, W].
+      sigma: scalar or [...].
+      kernel_size: with `reflect`, H and W are above half of it, and 3 pixels more.
+      padding: what lies outside of the image. `zeros`: borders darken, as in BYOL,
+        since the taps are normalised before the border cuts some of them off.
+        `reflect`: the image in a mirror, its outermost row once, as in torchvision.
     """
+    mode = {"zeros": "CONSTANT", "reflect": "REFLECT"}[padding]
     radius = kernel_size // 2
     most = -(-radius // TAPS_AT_ONCE)
     reach = most * TAPS_AT_ONCE
@@ -165,7 +175,8 @@ def gaussian_blur(image: tf.Tensor, sigma, kernel_size: int) -> tf.Tensor:
 
     def along(axis: int, image: tf.Tensor) -> tf.Tensor:
         rank = image.shape.rank
-        padded = tf.pad(image, [[reach * (i == axis)] * 2 for i in range(-rank, 0)])
+        margins = [[reach * (i == axis)] * 2 for i in range(-rank, 0)]
+        padded = tf.pad(image, margins, mode)
 
         def shifted(offset) -> tf.Tensor:
             begin = [(reach + offset) * (i == axis) for i in range(-rank, 0)]

@@ -37,6 +37,7 @@ class ViewSpec:
       grayscale_probability: of dropping the colour.
       blur_probability, blur_sigma: of the Gaussian blur, and its range in pixels.
       blur_kernel: number of taps (int, odd), or a fraction of the image size (float).
+      blur_padding: "zeros" or "reflect", see `photometric.gaussian_blur`.
       solarize_probability: of inverting the values from one half on.
     """
 
@@ -54,6 +55,7 @@ class ViewSpec:
     blur_probability: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     blur_kernel: int | float = 0.1
+    blur_padding: str = "zeros"
     solarize_probability: float = 0.0
 
     def without_colour(self) -> "ViewSpec":
@@ -95,10 +97,7 @@ def _simclr(strength: float) -> ViewPair:
 
 
 def _stl10() -> ViewPair:
-    """DirectPred's recipe for STL-10 at 96 x 96, made with torchvision.
-
-    One difference: our blur takes zeros outside the image, theirs a reflection.
-    """
+    """DirectPred's recipe for STL-10 at 96 x 96, made with torchvision."""
     view = ViewSpec(
         interpolation="bilinear",
         brightness=0.8,
@@ -108,6 +107,7 @@ def _stl10() -> ViewPair:
         jitter_style="blend",
         blur_probability=1.0,
         blur_kernel=9,
+        blur_padding="reflect",
     )
     return ViewPair(view, view)
 
@@ -290,7 +290,7 @@ def _jitter_and_blur(
         )
 
     def blur(images: tf.Tensor) -> tf.Tensor:
-        return photometric.gaussian_blur(images, sigma, taps)
+        return photometric.gaussian_blur(images, sigma, taps, spec.blur_padding)
 
     def both(images: tf.Tensor) -> tf.Tensor:
         for probability, draw, operation in (
