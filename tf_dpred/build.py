@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from absl import logging
@@ -35,14 +35,13 @@ from tf_dpred.data.source import Source
 from tf_dpred.data.views import ViewPair
 from tf_dpred.evaluation import labelled
 from tf_dpred.model import DirectPred
-from tf_dpred.networks import backbones, encoder
+from tf_dpred.networks import backbones, encoder, given
+from tf_dpred.networks.given import Backbone
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import make_predictor
 from tf_dpred.records.provenance import MAY_CHANGE
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.reports import preview
-
-Backbone: TypeAlias = keras.Model | Callable[[], keras.Model]
 
 
 def labelled_sources(
@@ -69,8 +68,9 @@ def model(
       config: of the run.
       steps_per_epoch: optimizer steps, for the schedules.
       pair: how the two views are made, for devices that make them from crops.
-      backbone: a built model, normalised images [n, s, s, 3] -> features [n, c], to
-        use instead of `config.network.backbone`, or a function that makes one.
+      backbone: a Keras model to use instead of `config.network.backbone`, or a function
+        that makes one: images [n, s, s, 3] -> features, see `encoder.join`. It gets
+        normalised images, or pixels if it normalises by itself.
     """
     objective = config.objective
     online = _network("online", config, backbone)
@@ -103,8 +103,9 @@ def _network(name: str, config: Config, backbone: Backbone | None) -> keras.Mode
     if backbone is None:
         made = backbones.backbone(config.network, config.data.image_size)
     else:
-        given = backbone if isinstance(backbone, keras.Model) else backbone()
-        made = backbones.with_own_batch_norm(given)
+        own = given.prepared(backbone, config.data.image_size)
+        is_shared = isinstance(backbone, keras.layers.Layer)
+        made = given.copied(own) if is_shared else given.made(own)
     images = Preprocessing.of_views(config.data.views)
     return encoder.network(made, config.network, images.mean, images.std, name)
 

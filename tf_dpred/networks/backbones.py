@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable
+from typing import NoReturn
 
 import keras
 
@@ -87,6 +88,20 @@ def application(name: str) -> Callable[..., keras.Model]:
     return getattr(keras.applications, name)
 
 
+def described(layer: keras.layers.Layer) -> str:
+    """Name and class of a layer, for messages."""
+    return f"{layer.name} ({type(layer).__name__})"
+
+
+def refuse_layer(
+    layer: keras.layers.Layer, accepted: str, error: Exception
+) -> NoReturn:
+    """Refuses a backbone for what one of its layers raised."""
+    reason = " ".join(str(error).split())[:300]
+    detail = f" ({type(error).__name__}: {reason})"
+    refuse("backbone", described(layer), accepted, detail=detail)
+
+
 def with_own_batch_norm(model: keras.Model) -> keras.Model:
     """A copy, with its weights, whose BatchNorms are this package's.
 
@@ -94,14 +109,24 @@ def with_own_batch_norm(model: keras.Model) -> keras.Model:
 
     Args:
       model: Functional or Sequential; models inside it are copied as well.
+
+    Raises:
+      Refused: names a layer that cannot be copied.
     """
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        if type(layer) is keras.layers.BatchNormalization:
-            # Ours leaves an axis other than the last to Keras, which has to know this.
-            return BatchNormalization.from_config({**config, "synchronized": True})
-        return type(layer).from_config(config)
+        if isinstance(layer, keras.layers.Lambda):
+            # It has no weights, and Keras does not make it from its config.
+            return layer
+        try:
+            config = layer.get_config()
+            if type(layer) is keras.layers.BatchNormalization:
+                # Ours leaves an axis other than the last to Keras, which has to know.
+                return BatchNormalization.from_config({**config, "synchronized": True})
+            return type(layer).from_config(config)
+        except Exception as error:  # whatever a user's layer raises
+            accepted = "layers that can be made from their get_config(), or a function"
+            refuse_layer(layer, f"{accepted} that makes the backbone", error)
 
     copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     copy.set_weights(model.get_weights())
@@ -109,4 +134,16 @@ def with_own_batch_norm(model: keras.Model) -> keras.Model:
         # keras.layers.Normalization keeps what it derives from its weights.
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
+    replace_batch_norm(copy)
     return copy
+
+
+def replace_batch_norm(model: keras.Model) -> None:
+    """Makes the BatchNorms of a model, also those inside of its layers, this package's.
+
+    In place: only a layer itself could put another object where its BatchNorm is.
+    """
+    for layer in keras_private.all_layers(model):
+        if type(layer) is keras.layers.BatchNormalization:
+            layer.__class__ = BatchNormalization  # which adds no state
+            layer.synchronized = True

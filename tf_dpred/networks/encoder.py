@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import keras
 
 from tf_dpred.config import NetworkConfig
+from tf_dpred.networks import given
 from tf_dpred.networks.heads import projector
 
 
@@ -60,9 +61,14 @@ def network(
       A model: images [n, h, w, 3] of values in [0, 255], uint8 or float ->
       (representation [n, c], projection [n, d]), float32 under mixed precision.
 
+    A backbone that normalises by itself gets the images as they are.
+
     Raises:
       ValueError: the backbone's output is none that `join` takes.
+      Refused: see `given.takes_pixels`.
     """
+    if given.takes_pixels(backbone):
+        mean, std = (0.0,) * len(mean), (1 / 255,) * len(std)
     normalize = Normalize(mean, std, name="normalize")
     return join(backbone, lambda c: projector(config, c), name, normalize)
 

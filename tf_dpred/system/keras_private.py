@@ -6,7 +6,10 @@ found here.
 
 from __future__ import annotations
 
+import functools
+
 import keras
+import tensorflow as tf
 
 
 class BuiltModel(keras.Model):
@@ -23,6 +26,52 @@ class BuiltModel(keras.Model):
 def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
     """All layers inside a model or layer; `Model.layers` does not look into models."""
     return list(model._flatten_layers(include_self=False))
+
+
+def first_input(
+    model: keras.Model, images: tf.Tensor
+) -> tuple[list[keras.layers.Layer], tf.Tensor | None]:
+    """What the first layer with weights gets when a model sees images.
+
+    The layers may be anywhere, also inside of a user's own; nothing public tells when
+    one is called, so their `call` is replaced for the time of one call of the model,
+    which ends there.
+
+    Returns:
+      The layers without weights that came before (and keras.layers.Normalization, whose
+      weights are its statistics); the first input, None where no layer has weights.
+    """
+    before: list[keras.layers.Layer] = []
+    leaves = [x for x in all_layers(model) if not all_layers(x)]
+
+    def spy(layer: keras.layers.Layer):
+        call = layer.call
+        passive = not layer.weights or isinstance(layer, keras.layers.Normalization)
+
+        @functools.wraps(call)
+        def called(inputs, *args, **kwargs):
+            if passive:
+                before.append(layer)
+            elif getattr(inputs, "dtype", tf.int32).is_floating:
+                raise _Arrived(inputs)
+            return call(inputs, *args, **kwargs)
+
+        return called
+
+    for layer in leaves:
+        object.__setattr__(layer, "call", spy(layer))
+    try:
+        model(images, training=False)
+    except _Arrived as found:
+        return before, found.args[0]
+    finally:
+        for layer in leaves:
+            object.__delattr__(layer, "call")
+    return before, None
+
+
+class _Arrived(BaseException):  # so that nobody but `first_input` handles it
+    """Holds the input of a layer."""
 
 
 def decays(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> bool:
