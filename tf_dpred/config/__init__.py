@@ -30,7 +30,7 @@ from tf_dpred.config.sections import (
     OptimizerConfig,
     TrainingConfig,
 )
-from tf_dpred.config.setting import Section, field_types, refuse
+from tf_dpred.config.setting import Section, checked_text, field_types, refuse
 
 __all__ = [
     "METHODS",
@@ -50,6 +50,7 @@ __all__ = [
     "PredictorConfig",
     "PredictorFacts",
     "TrainingConfig",
+    "expand_paths",
     "field_types",
     "refuse",
 ]
@@ -63,6 +64,23 @@ SECTIONS: dict[str, type[Section]] = {
     "training": TrainingConfig,
     "evaluation": EvaluationConfig,
 }
+
+
+def expand_paths(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat names and values with the paths as a `Config` of them has them.
+
+    For what has to look into a directory before there is a Config.
+
+    Raises:
+      Refused: see `paths.expand`.
+    """
+    found = dict(values)
+    for kind in SECTIONS.values():
+        for field in dataclasses.fields(kind):
+            value = found.get(field.name)
+            if field.metadata["path"] and isinstance(value, str):
+                found[field.name] = checked_text(field, value)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +101,7 @@ class Config:
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
+        if not isinstance(self.method, str) or self.method not in METHODS:
             refuse("method", self.method, "one of " + ", ".join(METHODS))
         name, freq = self.predictor.predictor, self.predictor.freq
         facts = self.predictor.facts
@@ -137,7 +155,8 @@ class Config:
         """
         values = dict(values)
         method = values.pop("method", cls.method)
-        values = {**METHODS.get(method, {}), **values}
+        preset = METHODS.get(method, {}) if isinstance(method, str) else {}
+        values = {**preset, **values}
         sections: dict[str, Any] = {}
         for section, kind in SECTIONS.items():
             names = {field.name for field in dataclasses.fields(kind)}

@@ -16,7 +16,9 @@ class DataConfig(Section):
         "digits", "digits, folder, or the name of a TFDS image data set"
     )
     data_dir: str | None = setting(
-        None, "the image folder, or the directory that holds TFDS data sets"
+        None,
+        "the image folder, or the directory that holds TFDS data sets",
+        path="a directory",
     )
     split: str | None = setting(
         None, "training split in TFDS syntax; none: the data set's own"
@@ -179,7 +181,9 @@ class TrainingConfig(Section):
     seed: int = setting(0, "seed of weights, order and views", at_least=0, below=2**31)
     deterministic: bool = setting(False, "bit-equal runs, at some cost in speed")
     workdir: str = setting(
-        "runs/default", "directory of the run: settings, checkpoints, curves, results"
+        "runs/default",
+        "directory of the run: settings, checkpoints, curves, results",
+        path="a directory",
     )
     checkpoint_every: int = setting(
         1000,
@@ -270,7 +274,9 @@ class EvaluationConfig(Section):
         choices=("online", "target", "untrained"),
     )
     export_dir: str | None = setting(
-        None, "evaluate this export; none: the checkpoint of --workdir"
+        None,
+        "evaluate this export; none: the checkpoint of --workdir",
+        path="a directory",
     )
     protocol: str = setting(
         "features",
@@ -303,14 +309,22 @@ class FilesConfig(Section):
         None,
         "the file that the mode writes (none: report.html in --workdir, for report); "
         "for shrink_images, the folder",
+        path="a file or folder",
     )
     features: str | None = setting(
-        None, "features.npz of --mode=embed, to be searched by --mode=neighbours"
+        None,
+        "features.npz of --mode=embed, to be searched by --mode=neighbours",
+        path="a file",
     )
-    query: str | None = setting(None, "the image file whose neighbours are shown")
+    query: str | None = setting(
+        None, "the image file whose neighbours are shown", path="an image file"
+    )
     neighbours: int = setting(8, "nearest images shown", at_least=1)
     beside: str | None = setting(
-        None, "work directories that --mode=report shows beside --workdir: DIR,DIR"
+        None,
+        "work directories that --mode=report shows beside --workdir: DIR,DIR",
+        path="directories",
+        listed=True,
     )
     short_side: int = setting(
         512, "short side of the images that shrink_images makes, in pixels", at_least=8

@@ -7,6 +7,7 @@ import math
 import typing
 from typing import Any, NoReturn
 
+from tf_dpred.config import paths
 from tf_dpred.errors import Refused
 
 
@@ -35,11 +36,18 @@ def setting(
     above: float | None = None,
     at_most: float | None = None,
     below: float | None = None,
+    path: str | None = None,
+    listed: bool = False,
 ) -> Any:
-    """A dataclass field with the help text and the range of its flag."""
+    """A dataclass field with the help text and the range of its flag.
+
+    A path says what it is the path of, "a directory". `listed`: several, with commas.
+    """
     metadata = {
         "help": help,
         "choices": choices,
+        "path": path,
+        "listed": listed,
         "bounds": {
             "at least": at_least,
             "above": above,
@@ -78,6 +86,9 @@ class Section:
         choices = field.metadata["choices"]
         if choices and value not in choices:
             refuse(field.name, value, "one of " + ", ".join(choices))
+        if isinstance(value, str):
+            value = checked_text(field, value)
+            object.__setattr__(self, field.name, value)
         if isinstance(value, float) and math.isinf(value):
             refuse(field.name, value, "a finite number")
         bounds = {k: v for k, v in field.metadata["bounds"].items() if v is not None}
@@ -91,6 +102,28 @@ class Section:
         if not all(inside[word](bound) for word, bound in bounds.items()):
             words = " and ".join(f"{word} {bound}" for word, bound in bounds.items())
             refuse(field.name, value, words + (" (or none)" if optional else ""))
+
+
+def checked_text(field: dataclasses.Field, value: str) -> str:
+    """A setting that is text, which must not be empty; paths are expanded.
+
+    An empty one is what a shell makes of a variable that is not set.
+
+    Raises:
+      Refused: see `paths.expand`.
+    """
+    accepted = field.metadata["path"] or "text"
+    if field.default is None:
+        accepted += " (or none)"
+    if field.metadata["path"] is None:
+        if not value.strip():
+            refuse(field.name, value, accepted)
+        return value
+    try:
+        parts = value.split(",") if field.metadata["listed"] else [value]
+        return ",".join(map(paths.expand, parts))
+    except paths.Unusable as error:
+        refuse(field.name, value, accepted, detail=str(error))
 
 
 def field_types(section: type[Section]) -> dict[str, tuple[type, bool]]:

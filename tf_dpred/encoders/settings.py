@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tf_dpred.config import Config, NetworkConfig, refuse
+from tf_dpred.config import Config, NetworkConfig, expand_paths, refuse
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import json_files
 
@@ -39,6 +39,7 @@ def of_encoder(given: Mapping[str, Any]) -> Config:
       Refused: no run or export there, or a given setting that contradicts the
         network that was trained.
     """
+    given = expand_paths(given)
     trained = recorded(given)
     # Where it was trained says nothing about where it is used.
     merged = {k: v for k, v in trained.items() if k not in ("strategy", "tpu")}
