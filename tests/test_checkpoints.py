@@ -109,12 +109,53 @@ def test_save__full_disk_leaves_the_last_one_alone(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001.npz"]
 
 
+COPIES = (
+    "step-best.npz",
+    "step-5.npz",
+    "step-000000005.npz",
+    "step-00000099-best.npz",
+    "step-00000099 (1).npz",
+    "step-\u0661\u0661\u0661\u0661\u0661\u0661\u0661\u0661.npz",  # Arabic digits
+    "best.npz",
+    ".step-best.npz.tmp",
+)
+
+
+def test_list_all__only_names_that_a_run_gives(tmp_path):
+    steps = (99_999_999, 5, 123_456_789)
+    for name in (*COPIES, *(checkpoints.path_of(tmp_path, s).name for s in steps)):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "step-00000007.npz").mkdir()
+    found = checkpoints.list_all(tmp_path)
+    assert [checkpoints.step_of(path) for path in found] == sorted(steps)
+    others = {path.name for path in checkpoints.others(tmp_path)}
+    assert others == {"step-00000007.npz", *COPIES} - {".step-best.npz.tmp"}
+
+
+def test_save__carries_the_identity_of_its_run(tmp_path):
+    path, old = (checkpoints.path_of(tmp_path, step) for step in (1, 2))
+    checkpoints.save(path, state(), "mine-12ab34cd")
+    checkpoints.save(old, state())
+    assert equal(checkpoints.load(path), state())
+    assert checkpoints.run_of(path) == "mine-12ab34cd"
+    assert checkpoints.run_of(old) is None
+    checkpoints.check_is_of(path, "mine-12ab34cd")
+    for run in ("mine-12ab34cd", None):
+        checkpoints.check_is_of(old, run)
+    for run in ("other-00000000", None):
+        with pytest.raises(Refused, match="a checkpoint of the run mine-12ab34cd") as e:
+            checkpoints.check_is_of(path, run)
+        assert (run or "the run of an early version") in str(e.value)
+
+
 def test_remove_old__keeps_the_newest(tmp_path):
     for step in (5, 10, 100):
         checkpoints.save(checkpoints.path_of(tmp_path, step), state())
     (tmp_path / ".step-00000099.npz.tmp").write_bytes(b"left by a crash")
+    for name in COPIES:
+        (tmp_path / name).write_bytes(b"a user's")
     checkpoints.remove_old(tmp_path, 2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name not in COPIES) == [
         "step-00000010.npz",
         "step-00000100.npz",
     ]

@@ -36,11 +36,11 @@ def train_with_checkpoints(directory, *, every, steps_per_epoch=5, epochs=1):
 def test_checkpoints__full_disk_is_reported_and_training_goes_on(tmp_path, monkeypatch):
     real, calls = checkpoints.save, []
 
-    def save(path, state):
+    def save(path, state, run):
         calls.append(path.name)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        real(path, state)
+        real(path, state, run)
 
     monkeypatch.setattr(checkpoints, "save", save)
     train_with_checkpoints(tmp_path, every=2, epochs=2)
@@ -50,7 +50,7 @@ def test_checkpoints__full_disk_is_reported_and_training_goes_on(tmp_path, monke
 def test_checkpoints__a_full_disk_is_tried_again_at_the_next_one(tmp_path, monkeypatch):
     steps = []
 
-    def save(path, state):
+    def save(path, state, run):
         steps.append(int(path.stem.rpartition("-")[2]))
         if steps[-1] < 20:
             raise OSError(28, "No space left on device")
@@ -156,7 +156,7 @@ def test_full_disk__kills_nothing_that_was_saved(small_disk):
 
 
 def test_checkpoints__last_one_that_fails_is_an_error(tmp_path, monkeypatch):
-    def save(path, state):
+    def save(path, state, run):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "save", save)

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 import subprocess
 import sys
 
@@ -53,6 +54,37 @@ def test_acquire__a_file_system_without_locks(tmp_path, monkeypatch, caplog):
     lock.acquire()
     lock.start_training()
     assert "cannot be locked (Function not implemented)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO], ids=str
+)
+def test_acquire__whatever_else_a_lock_fails_for(code, tmp_path, monkeypatch, caplog):
+    def flock(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    first, second = Lock(tmp_path / ".lock"), Lock(tmp_path / ".lock")
+    first.acquire()
+    first.start_training()
+    assert caplog.text.count("cannot be locked") == 1
+    with pytest.raises(Refused, match="another run of this process is training"):
+        second.acquire()  # that is known without the file system
+    first.release()
+    second.acquire()
+
+
+def test_acquire__a_lock_file_that_cannot_be_opened(tmp_path, caplog):
+    (tmp_path / ".lock").mkdir()
+    Lock(tmp_path / ".lock").acquire()
+    assert "cannot be locked (Is a directory): a second run in it" in caplog.text
+
+
+def test_acquire__a_lock_file_that_is_no_text(tmp_path):
+    path = tmp_path / ".lock"
+    path.write_bytes(b"\xff\xfe")
+    Lock(path).acquire()
+    assert path.read_text().startswith("process ")
 
 
 def test_acquire__twice(tmp_path):

@@ -47,11 +47,11 @@ def test_with_precision__a_run_keeps_what_it_began_with(tmp_path, monkeypatch):
 
 def test_changes__of_what_computes(tmp_path, monkeypatch):
     made = Workdir(tmp_path)
-    assert provenance.changes(made) == []
+    assert provenance.changes(made, Config()) == []
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
     provenance.write(made, Config(), source(40))
-    assert provenance.changes(made) == []
+    assert provenance.changes(made, Config()) == []
     found = tf.config.list_logical_devices()
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda: found[:1] * 2)
     versions = {**devices.versions(), "keras": "4"}
@@ -59,7 +59,7 @@ def test_changes__of_what_computes(tmp_path, monkeypatch):
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     monkeypatch.setenv("XLA_FLAGS", "--xla")
     name = found[0].name
-    assert provenance.changes(made) == [
+    assert provenance.changes(made, Config()) == [
         "TF_ENABLE_ONEDNN_OPTS: 1 -> 0",
         "XLA_FLAGS: not set -> --xla",
         f"devices: {name} -> {name}, {name}",
@@ -74,7 +74,7 @@ def test_changes__what_was_not_recorded_yet(tmp_path, monkeypatch):
     del record["environment"]["TF_ENABLE_ONEDNN_OPTS"], record["devices"]
     (tmp_path / "flags.json").write_text(json.dumps(record))
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "changed")
-    assert provenance.changes(made) == []
+    assert provenance.changes(made, Config()) == []
 
 
 def test_check_settings__a_new_directory(tmp_path):
@@ -108,6 +108,43 @@ def test_check_settings__says_what_differs(tmp_path, values, difference):
     assert f"({difference})" in message
     assert message.startswith(f"--workdir: received {str(tmp_path)!r}")
     assert "\n" not in message
+
+
+def test_changes__of_the_step(tmp_path):
+    """An early version computed F of both views with one-sided losses as well."""
+    made = Workdir(tmp_path)
+    one_sided = Config.from_dict({"symmetric_loss": False})
+    provenance.write(made, one_sided, source(40))
+    change = "--nosymmetric_loss: F of both views -> F of view 1 alone"
+    assert provenance.changes(made, one_sided) == [change]
+    assert provenance.changes(made, Config()) == []
+    provenance.write(made, one_sided, source(40), "run-12345678")
+    assert provenance.changes(made, one_sided) == []
+
+
+DAMAGED = [
+    ("null", "it holds a NoneType"),
+    ("[]", "it holds a list"),
+    ("{}", "it lacks flags"),
+    ('{"flags": null}', "flags is null"),
+    ('{"flags": {}, "num_examples": "40"}', "num_examples is text"),
+    ('{"flags": {}, "images": {}}', "images is an object"),
+    ('{"flags": {}, "versions": []}', "versions is a list"),
+    ('{"flags": {}, "versions": {"keras": 3}}', "versions.keras is a whole number"),
+    ('{"flags": {}, "environment": {"XLA_FLAGS": []}}', "environment.XLA_FLAGS is a l"),
+    ('{"flags": {}, "devices": null}', "devices is null"),
+    ('{"flags": {}, "devices": [1]}', "devices[0] is a whole number"),
+]
+
+
+@pytest.mark.parametrize(("text", "reason"), DAMAGED, ids=[text for text, _ in DAMAGED])
+def test_check_settings__a_damaged_record(tmp_path, text, reason):
+    (tmp_path / "flags.json").write_text(text)
+    start = f"--workdir: received {str(tmp_path)!r} with a damaged flags.json ({reason}"
+    for check in (provenance.check_settings, provenance.changes):
+        with pytest.raises(Refused) as refusal:
+            check(Workdir(tmp_path), Config())
+        assert str(refusal.value).startswith(start)
 
 
 def test_check_settings__lists_all_that_differs(tmp_path):

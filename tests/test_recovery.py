@@ -18,6 +18,7 @@ from tf_dpred.callbacks.checkpointing import Checkpointing
 from tf_dpred.callbacks.health import StopOnNonFinite
 from tf_dpred.callbacks.pictures import Pictures
 from tf_dpred.config import Config
+from tf_dpred.encoders import restore, settings
 from tf_dpred.errors import Preempted, Refused
 from tf_dpred.networks.normalization import BatchNormalization
 from tf_dpred.optimizers import SGD
@@ -223,7 +224,7 @@ def test_train__not_again_where_another_run_went_further(tmp_path):
         run.train()
 
 
-def test_restore__a_copy_under_another_name_does_not_count(tmp_path):
+def test_restore__a_copy_under_another_name_does_not_count(tmp_path, caplog):
     pretraining(str(tmp_path), epochs=1).train()
     directory = tmp_path / "checkpoints"
     (first,) = checkpoints.list_all(directory)
@@ -233,6 +234,57 @@ def test_restore__a_copy_under_another_name_does_not_count(tmp_path):
     run = pretraining(str(tmp_path))
     assert run.restored.name == "step-00000010.npz"
     assert kept.exists()
+    assert f"{kept} is not a checkpoint by its name: left alone" in caplog.text
+
+
+def test_restore__a_checkpoint_of_another_run_is_refused(finished, tmp_path):
+    """Of the same shapes: only its identity tells."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    for workdir, seed in ((mine, 1), (other, 2)):
+        pretraining(str(workdir), epochs=1, seed=seed).train()
+    runs = [json_files.read(Workdir(w).flags)["run"] for w in (mine, other)]
+    assert runs[0].startswith("mine-") and runs[1].startswith("other-")
+    foreign = checkpoints.path_of(mine / "checkpoints", 7)
+    shutil.copy(checkpoints.path_of(other / "checkpoints", 5), foreign)
+    before = sorted(mine.rglob("*"))
+    with pytest.raises(Refused, match=f"{foreign}', a checkpoint of the run ") as error:
+        pretraining(str(mine), seed=1)
+    assert all(run in str(error.value) for run in runs)
+    with pytest.raises(Refused, match=f"{foreign}', a checkpoint of the run {runs[1]}"):
+        restore.open_encoder(settings.of_encoder({"workdir": str(mine)}))
+    assert sorted(mine.rglob("*")) == before
+    foreign.unlink()
+    assert pretraining(str(mine), seed=1).train()["step"] == 10
+    # The identity stays that of the first start.
+    assert json_files.read(Workdir(mine).flags)["run"] == runs[0]
+    assert checkpoints.run_of(checkpoints.list_all(mine / "checkpoints")[-1]) == runs[0]
+
+
+def test_restore__a_run_of_an_early_version_goes_on(finished, tmp_path, caplog):
+    """Neither its flags.json nor its checkpoints have an identity."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    path = Workdir(tmp_path).flags
+    record = json_files.read(path)
+    del record["run"]
+    json_files.write(path, record)
+    for checkpoint in checkpoints.list_all(tmp_path / "checkpoints"):
+        checkpoints.save(checkpoint, checkpoints.load(checkpoint))
+    assert pretraining(str(tmp_path), epochs=3).train()["step"] == 15
+    run = json_files.read(path)["run"]
+    newest = checkpoints.list_all(tmp_path / "checkpoints")[-1]
+    assert checkpoints.run_of(newest) == run
+    assert "may differ" not in caplog.text
+
+
+def test_restore__without_flags_json_the_checkpoint_says_which_run_it_is(
+    finished, tmp_path
+):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    path = Workdir(tmp_path).flags
+    run = json_files.read(path)["run"]
+    path.unlink()
+    pretraining(str(tmp_path), epochs=3).train()
+    assert json_files.read(path)["run"] == run
 
 
 def test_lock__is_free_when_training_fails(tmp_path):

@@ -51,7 +51,13 @@ def test_of_encoder__where_it_was_trained_is_not_inherited(tmp_path):
 DAMAGED = [
     ("{", "a damaged flags.json"),
     ("[1]", "a damaged flags.json (it holds a list, not an object)"),
-    ('{"flags": 3}', "without recorded flags, accepted: one that is whole"),
+    ("null", "a damaged flags.json (it holds a NoneType, not an object)"),
+    ("{}", "a damaged flags.json (it lacks flags)"),
+    ('{"flags": 3}', "a damaged flags.json (flags is a whole number, not an object)"),
+    ('{"flags": {}, "run": 3}', "a damaged flags.json (run is a whole number, not te"),
+    ('{"flags": {"method": ["byol"]}}', "--method: received ['byol'], accepted: one"),
+    ('{"flags": {"views": {}}}', "--views: received {}, accepted: a value of type str"),
+    ('{"flags": {"rho": "0.3"}}', "--rho: received '0.3', accepted: a value of type f"),
     ('{"flags": {"rhoo": 1}}', "with unknown settings (rhoo), accepted: one of this"),
     ('{"flags": {"rho": 1.0}}', "--rho: received 1.0, accepted: at least 0.0 and"),
 ]
@@ -73,11 +79,28 @@ def test_of_encoder__refuses_a_damaged_card(tmp_path):
         ("", "with a damaged model_card.json"),
         ("{}", "of format version None, accepted: 1"),
         ('{"format_version": 99}', "of format version 99, accepted: 1"),
-        ('{"format_version": 1}', "model_card.json without encoder, flags, step"),
+        ("null", "with a damaged model_card.json .it holds a NoneType, not an obj"),
+        ('{"format_version": []}', r"of format version \[\], accepted: 1"),
+        ('{"format_version": 1}', "with a damaged model_card.json .it lacks encoder"),
+        (
+            '{"format_version": 1, "encoder": "online", "step": "7", "flags": {}}',
+            "with a damaged model_card.json .step is text, not a whole number",
+        ),
+        (
+            '{"format_version": 1, "encoder": "online", "step": 7, "flags": []}',
+            "with a damaged model_card.json .flags is a list, not an object",
+        ),
     ]:
         card.write_text(text)
         with pytest.raises(Refused, match=f"^--export_dir: received .*{message}"):
             settings.of_encoder(given)
+
+
+def test_find_export__a_copy_under_another_name_does_not_count(tmp_path):
+    for name in ("9", "10", "11 copy", "12.old", "99-best"):
+        (tmp_path / "export" / name).mkdir(parents=True)
+        (tmp_path / "export" / name / settings.CARD).write_text("{}")
+    assert settings.find_export(tmp_path) == tmp_path / "export" / "10"
 
 
 def test_of_encoder__nothing_there(tmp_path):

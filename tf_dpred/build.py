@@ -198,6 +198,7 @@ def callbacks(
     knn: KNNMonitor | None = None,
     extra: Sequence[keras.callbacks.Callback] = (),
     is_chief: bool = True,
+    run: str | None = None,
 ) -> Callbacks:
     """All callbacks of a run, and why they run in this order.
 
@@ -210,6 +211,7 @@ def callbacks(
       knn: the monitor; None without labelled images.
       extra: the user's callbacks; they see what `first` adds to the logs.
       is_chief: False for the workers that write no files.
+      run: identity of the run.
     """
     training, objective = config.training, config.objective
     epoch_log = EpochLog(workdir.epochs, write=is_chief)
@@ -221,6 +223,7 @@ def callbacks(
         keep=training.keep_checkpoints,
         background=training.background_checkpoints,
         write=is_chief,
+        run=run,
     )
     preemption = Preemption(checkpoints)
 

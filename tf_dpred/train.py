@@ -18,7 +18,7 @@ from tf_dpred.data.datasets import training_source
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import view_pair
 from tf_dpred.networks import backbones
-from tf_dpred.records import checkpoints, provenance
+from tf_dpred.records import checkpoints, flags_json, provenance
 from tf_dpred.records.lock import Lock
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.reports import opening
@@ -102,11 +102,21 @@ class Pretraining:
             knn=knn,
             extra=extra_callbacks,
             is_chief=self.place.is_chief,
+            run=self._identity(),
         )
+
+    def _identity(self) -> str | None:
+        """Which run this is; None where only its checkpoints can say it."""
+        record = flags_json.read(self.workdir)
+        if record is None:
+            return None
+        return record.get("run") or flags_json.new_identity(self.workdir)
 
     def _restore(self) -> None:
         """Restores the last checkpoint, and the curves up to its step."""
-        self.restored = self.callbacks.checkpoints.restore()
+        saved = self.callbacks.checkpoints
+        self.restored = saved.restore()
+        saved.run = saved.run or flags_json.new_identity(self.workdir)
         self._check_workers_agree()
         step = self.model.steps_done
         self.callbacks.epoch_log.resume(step)
@@ -146,9 +156,11 @@ class Pretraining:
             logging.info("nothing to do: all %d epochs are done", epochs)
             return
         if self.place.is_chief:
-            for change in provenance.changes(self.workdir) if self.restored else ():
+            found = provenance.changes(self.workdir, self.config)
+            for change in found if self.restored else ():
                 logging.warning("the numbers may differ from here on: %s", change)
-            provenance.write(self.workdir, self.config, self.source)
+            run = self.callbacks.checkpoints.run
+            provenance.write(self.workdir, self.config, self.source, run)
         with self.callbacks.preemption:
             if step_in_epoch:
                 self._fit_epochs(epoch, epoch + 1, step_in_epoch)

@@ -30,6 +30,8 @@ class Checkpointing(keras.callbacks.Callback):
       background: write from a thread while training goes on; the values are copied
         first.
       write: False for all but one of several workers, which have the same values.
+      run: identity of the run, which its checkpoints carry; None: that of the
+        checkpoint that is restored.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class Checkpointing(keras.callbacks.Callback):
         keep: int = 3,
         background: bool = False,
         write: bool = True,
+        run: str | None = None,
     ):
         super().__init__()
+        self.run = run
         self.state = training_state(model)
         self.directory = directory
         self.steps_per_epoch = steps_per_epoch
@@ -64,16 +68,21 @@ class Checkpointing(keras.callbacks.Callback):
           Its path, or None if there is none.
 
         Raises:
-          Refused: none can be read, or its variables are not exactly those of the
-            model.
+          Refused: none can be read, it is of another run, or its variables are not
+            exactly those of the model.
         """
         found = checkpoints.load_latest(self.directory)
         if found is None:
             return None
         path, arrays = found
+        if self.run is None:
+            self.run = checkpoints.run_of(path)
+        checkpoints.check_is_of(path, self.run)
         check_matches(path, arrays, self.state)
         if self.writes:
             checkpoints.set_aside(self.directory, after=path)
+            for other in checkpoints.others(self.directory):
+                logging.warning("%s is not a checkpoint by its name: left alone", other)
         for name, variable in self.state.items():
             variable.assign(arrays[name])
         self._saved_step = self._tried_step = self._model.steps_done
@@ -123,7 +132,7 @@ class Checkpointing(keras.callbacks.Callback):
 
     def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         path = checkpoints.path_of(self.directory, step)
-        checkpoints.save(path, arrays)
+        checkpoints.save(path, arrays, self.run)
         checkpoints.remove_old(self.directory, self.keep)
         logging.debug("saved %s", path)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from typing import Any, ClassVar
 
 import keras
 from absl import logging
 
+from tf_dpred.records import lines
 from tf_dpred.system import json_files
 from tf_dpred.system.files import write_whole
 
@@ -22,7 +24,12 @@ class JsonLines(keras.callbacks.Callback):
     Args:
       path: of the file.
       write: False for all but one of several workers.
+
+    Attributes:
+      shape: of a record, for those who read it.
     """
+
+    shape: ClassVar[Any] = {"step": int}
 
     def __init__(self, path: Path, *, write: bool = True):
         super().__init__()
@@ -37,7 +44,7 @@ class JsonLines(keras.callbacks.Callback):
         Raises:
           Refused: a line is damaged.
         """
-        entries = json_files.read_lines(self.path)
+        entries = json_files.read_lines(self.path, self.shape)
         self.entries = [entry for entry in entries if 0 < step >= entry["step"]]
 
     def add(self, entry: dict) -> None:
@@ -77,6 +84,8 @@ class JsonLines(keras.callbacks.Callback):
 
 class EpochLog(JsonLines):
     """Records each epoch's logs (`epochs.jsonl`); epochs count from 1."""
+
+    shape: ClassVar[Any] = lines.EPOCH
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         if logs:  # measured before training: epoch 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
 from tf_dpred.callbacks.json_lines import JsonLines
+from tf_dpred.records import lines
 from tf_dpred.theory import measures
 
 
@@ -28,6 +30,8 @@ class TheoryMonitor(JsonLines):
       every: steps between measurements; 0: only at the end of each epoch.
       tensorboard: a `callbacks.tensorboard.TensorBoard`; None: only the file.
     """
+
+    shape: ClassVar[Any] = lines.THEORY
 
     def __init__(self, path: Path, every: int = 0, tensorboard=None):
         super().__init__(path)

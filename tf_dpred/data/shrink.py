@@ -62,20 +62,18 @@ def remember(target: Path, files: FilesConfig) -> None:
       Refused: it holds copies of other settings.
     """
     record = target / RECORD
-    if not record.exists():
+    before = json_files.read(record, {"short_side": int, "quality": int}, "output")
+    settings = {"short_side": files.short_side, "quality": files.quality}
+    if before is None:
         target.mkdir(parents=True, exist_ok=True)
-        settings = {"short_side": files.short_side, "quality": files.quality}
         json_files.write(record, settings)
         return
-    before = json_files.read(record, "output")
-    for name in ("short_side", "quality"):
-        given = getattr(files, name)
-        if given != before.get(name):
+    for name, given in settings.items():
+        if given != before[name]:
             refuse(
                 name,
                 given,
-                f"{before.get(name)}, with which {target} was made, or another "
-                "--output",
+                f"{before[name]}, with which {target} was made, or another --output",
             )
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from tf_dpred.config import EvaluationConfig
 from tf_dpred.encoders.restore import Encoder
 from tf_dpred.encoders.settings import CARD, EXPORT_VERSION
-from tf_dpred.records import results
+from tf_dpred.records import flags_json, results
+from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import devices
 from tf_dpred.system.markdown import table
 
@@ -36,12 +37,14 @@ def write(encoder: Encoder, directory: Path, workdir: Path) -> None:
 def describe(encoder: Encoder, workdir: Path) -> dict[str, Any]:
     """The card as plain data; `flags` rebuild the network."""
     flags = encoder.config.to_dict()
+    record = flags_json.read(Workdir(workdir)) or {}
     r, d = (int(output.shape[-1]) for output in encoder.network.outputs)
     return {
         "format_version": EXPORT_VERSION,
         "encoder": encoder.which,
         "step": encoder.step,
         "weights": encoder.fingerprint,
+        "run": record.get("run"),
         "dataset": flags["dataset"],
         "split": flags["split"],
         "image_size": encoder.image_size,
@@ -60,7 +63,7 @@ def describe(encoder: Encoder, workdir: Path) -> dict[str, Any]:
         "evaluations": [
             result
             for result in results.read_all(workdir)
-            if result["weights"] == encoder.fingerprint
+            if result.get("weights") == encoder.fingerprint
         ],
         "flags": {name: v for name, v in flags.items() if name not in _LEFT_OUT},
         "versions": devices.versions(),
@@ -117,10 +120,10 @@ card does not know.
 
 
 def _title(evaluation: dict[str, Any]) -> str:
-    mode, protocol = evaluation["mode"], evaluation["protocol"]
-    if mode == "finetune":
+    mode, protocol = evaluation["mode"], evaluation.get("protocol")
+    if isinstance(protocol, float):
         return f"fine-tuned on {protocol:.0%} of the labels"
-    return {"linear_eval": f"linear ({protocol})", "knn": "kNN"}[mode]
+    return {"linear_eval": f"linear ({protocol})", "knn": "kNN"}.get(mode, mode)
 
 
 def _score(evaluation: dict[str, Any]) -> float:

@@ -21,7 +21,7 @@ from absl import logging
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data import folder, image_files
 from tf_dpred.encoders import export, restore, settings
-from tf_dpred.records import checkpoints
+from tf_dpred.records import checkpoints, flags_json
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import devices, pace
 from tf_dpred.system.files import output_file, printable, write_arrays
@@ -108,9 +108,16 @@ def _export_to_use(config: Config) -> Path | None:
     card = settings.read_card(path)
     if card["encoder"] != which:
         return None
-    saved = checkpoints.list_all(Workdir(config.training.workdir).checkpoints)
+    if export_dir:
+        return path
+    workdir = Workdir(config.training.workdir)
+    record = flags_json.read(workdir) or {}
+    if card.get("run") not in (None, record.get("run")):
+        logging.warning("%s is of the run %s: not used", path, card["run"])
+        return None
+    saved = checkpoints.list_all(workdir.checkpoints)
     is_latest = not saved or checkpoints.step_of(saved[-1]) == card["step"]
-    return path if export_dir or is_latest else None
+    return path if is_latest else None
 
 
 def embed(

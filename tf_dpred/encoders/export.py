@@ -25,7 +25,7 @@ from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.encoders import card, restore
 from tf_dpred.encoders.restore import Encoder
 from tf_dpred.records.workdir import Workdir
-from tf_dpred.system import devices, quiet
+from tf_dpred.system import devices, files, quiet
 
 # Of any shape: this package refuses a wrong one in clearer words.
 IMAGES = tf.TensorSpec(None, tf.float32, name="images")
@@ -79,8 +79,7 @@ def write_encoder(encoder: Encoder, directory: Path, workdir: Path) -> Path:
         bare.save(unfinished / restore.KERAS_FILE)
     _convert(bare, unfinished)
     card.write(encoder, unfinished, workdir)
-    shutil.rmtree(final, ignore_errors=True)
-    unfinished.rename(final)
+    files.replace_directory(unfinished, final)
     return final
 
 

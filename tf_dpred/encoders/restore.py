@@ -16,7 +16,7 @@ from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.encoders import settings
 from tf_dpred.networks import backbones
 from tf_dpred.networks.encoder import network
-from tf_dpred.records import checkpoints
+from tf_dpred.records import checkpoints, flags_json
 from tf_dpred.records.state import named
 from tf_dpred.records.workdir import Workdir
 
@@ -110,6 +110,8 @@ def _open_workdir(workdir: Path, config: Config, which: str) -> Encoder:
     if found is None:
         refuse("workdir", str(workdir), "a work directory that holds a checkpoint")
     path, arrays = found
+    record = flags_json.read(Workdir(workdir)) or {}
+    checkpoints.check_is_of(path, record.get("run"))
     network = _network(config, which)
     for name, variable in named(which, network.variables).items():
         if name not in arrays or arrays[name].shape != tuple(variable.shape):

@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from tf_dpred.config import Config, NetworkConfig, expand_paths, refuse
+from tf_dpred.records import flags_json
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import json_files
 
-# The format of an export, its model card, and the keys that the card must have.
+# The format of an export, its model card, and what is read of that.
 EXPORT_VERSION = 1
 CARD = "model_card.json"
-_CARD_KEYS = {"encoder", "step", "flags"}
+_CARD_SHAPE = {
+    "encoder": str,
+    "step": int,
+    "flags": {str: Any},
+    "weights?": str,
+    "run?": (str, None),
+}
 # Settings that mean nothing for another data set.
 _OF_THE_DATASET = (
     "data_dir",
@@ -69,12 +76,10 @@ def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
         found = read_card(path)["flags"]
     else:
         name, path = "workdir", Path(given.get("workdir", Config().training.workdir))
-        record = json_files.read(Workdir(path).flags)
-        if not record:
+        record = flags_json.read(Workdir(path))
+        if record is None:
             refuse(name, str(path), "the work directory of a pre-training")
-        found = record.get("flags")
-    if not isinstance(found, dict):
-        refuse(name, str(path), "one that is whole", detail=" without recorded flags")
+        found = record["flags"]
     # A setting that the run did not know yet had its default.
     defaults = Config().to_dict()
     if unknown := sorted(found.keys() - defaults.keys()):
@@ -104,8 +109,9 @@ def find_export(path: Path) -> Path | None:
     if (path / CARD).exists():
         return path
     for parent in (Workdir(path).export, path):
-        found = [p for p in parent.glob("[0-9]*") if (p / CARD).exists()]
-        if found:
+        # A user's copy has another name: "12 copy", "12.old".
+        numbered = [p for p in parent.glob("[0-9]*") if p.name.isdecimal()]
+        if found := [p for p in numbered if (p / CARD).exists()]:
             return max(found, key=lambda p: int(p.name))
     return None
 
@@ -116,7 +122,8 @@ def read_card(directory: Path) -> dict[str, Any]:
     Raises:
       Refused: it is damaged, or of a format that this version does not know.
     """
-    card = json_files.read(directory / CARD, "export_dir")
+    path = directory / CARD
+    card = json_files.read(path, json_files.OBJECT, "export_dir") or {}
     version = card.get("format_version")
     if version != EXPORT_VERSION:
         refuse(
@@ -125,7 +132,5 @@ def read_card(directory: Path) -> dict[str, Any]:
             str(EXPORT_VERSION),
             detail=f" of format version {version}",
         )
-    if missing := _CARD_KEYS - card.keys():
-        detail = f" with a {CARD} without {', '.join(sorted(missing))}"
-        refuse("export_dir", str(directory), "one that is whole", detail=detail)
+    json_files.read(path, _CARD_SHAPE, "export_dir")
     return card

@@ -1,10 +1,10 @@
 """The file format of checkpoints: named arrays in one npz file.
 
-A file holds every array under its variable's name, the list of these `names` and
-`format_version`. A file with a checkpoint's name is always whole (`files.whole`). Each
-array carries the zip format's CRC-32, and the list tells whether all are there, so a
-cut or changed file is noticed when it is read. Nothing in it can run code:
-`allow_pickle=False`.
+A file holds every array under its variable's name, the list of these `names`,
+`format_version` and, unless an early version wrote it, the identity of its `run`. A
+file with a checkpoint's name is always whole (`files.whole`). Each array carries the
+zip format's CRC-32, and the list tells whether all are there, so a cut or changed file
+is noticed when it is read. Nothing in it can run code: `allow_pickle=False`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tf_dpred.config import refuse
 from tf_dpred.system import files
 
 CHECKPOINT_VERSION = 1
+RUN = "run"  # the entry that holds the identity
 
 
 class DamagedError(ValueError):
@@ -39,18 +40,37 @@ def step_of(path: Path) -> int:
 
 def list_all(directory: Path) -> list[Path]:
     """The checkpoints of a directory, oldest first; a user's copies do not count."""
-    paths = directory.glob("step-*.npz")
-    return sorted(path for path in paths if re.fullmatch(r"step-\d+", path.stem))
+    return sorted(filter(_is_ours, directory.glob("step-*.npz")), key=step_of)
 
 
-def save(path: Path, state: Mapping[str, np.ndarray]) -> None:
+def others(directory: Path) -> list[Path]:
+    """What looks like a checkpoint, under a name that no run gives: never touched."""
+    return sorted(p for p in directory.glob("*.npz") if not _is_ours(p))
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a run wrote it, by its name: any other, as step-5.npz, is a user's."""
+    found = re.fullmatch(r"step-([0-9]{8,18})", path.stem)
+    if found is None or path.is_dir():
+        return False
+    return path == path_of(path.parent, int(found[1]))
+
+
+def save(path: Path, state: Mapping[str, np.ndarray], run: str | None = None) -> None:
     """Writes a checkpoint; either all of it is there afterwards, or nothing.
+
+    Args:
+      path: of the file.
+      state: name -> array.
+      run: identity of the run.
 
     Raises:
       OSError: it could not be written (disk full, ...); nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     header = {"format_version": CHECKPOINT_VERSION, "names": sorted(state)}
+    if run is not None:
+        header[RUN] = run
     files.write_arrays(path, header | dict(state))
 
 
@@ -76,6 +96,7 @@ def load(path: Path) -> dict[str, np.ndarray]:
         raise DamagedError(f"{path} is damaged ({reason})") from error
     version = state.pop("format_version", None)
     names = state.pop("names", None)
+    state.pop(RUN, None)
     if version is None:
         raise DamagedError(f"{path} is damaged (no format version)")
     if int(version) != CHECKPOINT_VERSION:
@@ -88,6 +109,39 @@ def load(path: Path) -> dict[str, np.ndarray]:
     if names is None or sorted(state) != names.tolist():
         raise DamagedError(f"{path} is damaged (arrays are missing)")
     return state
+
+
+def run_of(path: Path) -> str | None:
+    """The identity of the run that wrote a whole checkpoint; None: an early version.
+
+    Raises:
+      OSError: it could not be read.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        return str(file[RUN]) if RUN in file.files else None
+
+
+def check_is_of(path: Path, run: str | None) -> None:
+    """Checks that a whole checkpoint is of the run to which its directory belongs.
+
+    One without an identity, of an early version, passes.
+
+    Args:
+      path: of the checkpoint.
+      run: identity of the run; None where it was not known yet.
+
+    Raises:
+      Refused: it is another run's; both are named.
+    """
+    found = run_of(path)
+    if found not in (None, run):
+        refuse(
+            "workdir",
+            str(path),
+            f"those of {run or 'the run of an early version'} to which the directory "
+            "belongs, or a new workdir",
+            detail=f", a checkpoint of the run {found}",
+        )
 
 
 def load_latest(directory: Path) -> tuple[Path, dict[str, np.ndarray]] | None:
@@ -123,13 +177,14 @@ def set_aside(directory: Path, after: Path) -> None:
     They no longer count among those to keep, and do not get in the way of new ones.
     """
     for path in list_all(directory):
-        if path > after:
-            path.rename(f"{path}.damaged")
+        if step_of(path) > step_of(after):
+            files.replace(path, path.with_name(f"{path.name}.damaged"))
 
 
 def remove_old(directory: Path, keep: int) -> None:
     """Removes all but the newest `keep` checkpoints, and half-written files."""
     for path in list_all(directory)[:-keep]:
         path.unlink(missing_ok=True)
-    for path in directory.glob(".step-*.tmp"):
-        path.unlink(missing_ok=True)
+    for path in directory.glob(".step-*.npz.tmp"):
+        if _is_ours(path.with_name(path.name.removeprefix(".").removesuffix(".tmp"))):
+            path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -51,25 +52,37 @@ class Lock:
                 self._refuse("another run of this process")
             other.release()
             other._taken_over = True
-        file = open(self.path, "a+")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            file.close()
-            self._refuse(owner)
+            self._file = self._locked()
         except OSError as error:  # some network and cluster file systems
             logging.warning(
                 "%s cannot be locked (%s): a second run in it will not be noticed",
                 self.path.parent,
                 error.strerror,
             )
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        self._file = file
+            self._file = open(os.devnull)
         _CLAIMS[name] = self
+
+    def _locked(self) -> TextIO:
+        """The lock file, locked, with the name of this process in it.
+
+        Raises:
+          Refused: another process holds it.
+          OSError: only the lock of another process keeps a run away, nothing else.
+        """
+        with contextlib.ExitStack() as closed:
+            file = closed.enter_context(open(self.path, "a+", errors="replace"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                self._refuse(file.read().strip() or "another process")
+            owner = f"process {os.getpid()} on {socket.gethostname()}"
+            with contextlib.suppress(OSError):  # a full disk: a lock without a name
+                file.truncate(0)
+                os.write(file.fileno(), owner.encode())
+            closed.pop_all()
+        return file
 
     def start_training(self) -> None:
         """Keeps the directory from later runs of this process as well.

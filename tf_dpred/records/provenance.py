@@ -10,6 +10,7 @@ from absl import logging
 
 from tf_dpred.config import Config, EvaluationConfig, refuse
 from tf_dpred.data.source import Source
+from tf_dpred.records import flags_json
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import devices, json_files
 
@@ -33,9 +34,16 @@ MAY_CHANGE = frozenset(
 ) | {field.name for field in dataclasses.fields(EvaluationConfig)}
 
 
-def write(workdir: Workdir, config: Config, source: Source) -> None:
-    """Records the settings, what the training images are, and what computes."""
+def write(
+    workdir: Workdir, config: Config, source: Source, run: str | None = None
+) -> None:
+    """Records the settings, the run, what its images are, and what computes.
+
+    Args:
+      run: identity of the run, which its checkpoints carry as well.
+    """
     record = {
+        **({} if run is None else {"run": run}),
         "flags": config.to_dict(),
         "num_examples": source.num_examples,
         "images": source.fingerprint,
@@ -65,11 +73,11 @@ def check_settings(workdir: Workdir, config: Config) -> None:
     Raises:
       Refused: lists what differs from `flags.json`.
     """
-    recorded = json_files.read(workdir.flags).get("flags")
-    if recorded is None:
+    record = flags_json.read(workdir)
+    if record is None:
         return
     # A setting that did not exist when the run began had its default.
-    recorded = {**Config().to_dict(), **recorded}
+    recorded = {**Config().to_dict(), **record["flags"]}
     differing = [
         f"{name}: {recorded[name]!r} -> {value!r}"
         for name, value in config.to_dict().items()
@@ -90,7 +98,7 @@ def check_images(workdir: Workdir, source: Source) -> None:
     Raises:
       Refused: their number or their fingerprint differs.
     """
-    record = json_files.read(workdir.flags)
+    record = flags_json.read(workdir) or {}
     number = record.get("num_examples", source.num_examples)
     images = record.get("images", source.fingerprint)
     if (number, images) != (source.num_examples, source.fingerprint):
@@ -103,8 +111,10 @@ def check_images(workdir: Workdir, source: Source) -> None:
         )
 
 
-def changes(workdir: Workdir) -> list[str]:
+def changes(workdir: Workdir, config: Config) -> list[str]:
     """What differs from the run's last start in versions, environment and devices.
+
+    And in the training step, where a run of an early version had another one.
 
     The run can go on, but its numbers may be rounded in another way. What was not
     recorded at that start is not compared.
@@ -112,8 +122,10 @@ def changes(workdir: Workdir) -> list[str]:
     Returns:
       A line for each difference: "tensorflow: 2.20.0 -> 2.21.0".
     """
-    record = json_files.read(workdir.flags)
+    record = flags_json.read(workdir) or {}
     found = []
+    if "run" not in record and not config.objective.symmetric_loss:
+        found.append("--nosymmetric_loss: F of both views -> F of view 1 alone")
     for part, now in _what_computes().items():
         if part not in record:
             continue

@@ -13,6 +13,23 @@ from typing import Any
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import json_files
 
+_KNOWN = {
+    "mode": str,
+    "protocol?": (str, float, None),
+    "dataset": str,
+    "encoder": str,
+    "weights?": str,
+}
+# What pages read of an evaluation that is there, ...
+_SHAPE = ({**_KNOWN, "top1": float}, {**_KNOWN, "finetuned": {"top1": float}})
+# ... and what is printed of one that is not computed again.
+_TRAINED = {"learning_rate": float, "top1": float, "top5": float}
+_WHOLE = (
+    {**_KNOWN, **_TRAINED},
+    {**_KNOWN, "k": int, "temperature": float, "top1": float},
+    {**_KNOWN, "finetuned": _TRAINED, "from_scratch": _TRAINED},
+)
+
 
 def path_of(workdir: Path, identity: dict[str, Any]) -> Path:
     """Where an evaluation lies: by `mode`, `protocol`, `dataset` and `encoder`."""
@@ -34,13 +51,28 @@ def write(workdir: Path, result: dict[str, Any]) -> Path:
 
 
 def find(workdir: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """The stored result of an evaluation, if it holds everything in `identity`."""
-    stored = json_files.read(path_of(workdir, identity))
+    """The stored result of an evaluation, if it holds everything in `identity`.
+
+    Raises:
+      Refused: it is damaged.
+    """
+    stored = json_files.read(path_of(workdir, identity), _WHOLE)
+    if stored is None:
+        return None
     same = all(stored.get(name) == value for name, value in identity.items())
     return stored if same else None
 
 
-def read_all(workdir: Path) -> list[dict[str, Any]]:
-    """All evaluations of a work directory, by name."""
+def read_all(workdir: Path, flag: str = "workdir") -> list[dict[str, Any]]:
+    """All evaluations of a work directory, by name.
+
+    Args:
+      workdir: of the run.
+      flag: that names it, for the message.
+
+    Raises:
+      Refused: one is damaged.
+    """
     paths = sorted(Workdir(workdir).evaluation.glob("*/result.json"))
-    return [json_files.read(path) for path in paths]
+    found = [json_files.read(path, _SHAPE, flag) for path in paths]
+    return [result for result in found if result is not None]

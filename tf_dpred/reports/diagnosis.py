@@ -13,6 +13,7 @@ import numpy as np
 
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.encoders import settings
+from tf_dpred.records import lines
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import json_files
 from tf_dpred.theory import measures, modes
@@ -66,7 +67,7 @@ def read_records(workdir: str) -> tuple[Config, list[dict], list[dict]]:
     """
     config = Config.from_dict(settings.recorded({"workdir": workdir}))
     path = Workdir(workdir)
-    entries = json_files.read_lines(path.theory)
+    entries = json_files.read_lines(path.theory, lines.THEORY)
     if not entries:
         refuse(
             "workdir",
@@ -74,7 +75,7 @@ def read_records(workdir: str) -> tuple[Config, list[dict], list[dict]]:
             "a run of at least one epoch, or with --theory_every",
             detail=" without a measurement in theory.jsonl",
         )
-    return config, entries, json_files.read_lines(path.epochs)
+    return config, entries, json_files.read_lines(path.epochs, lines.EPOCH)
 
 
 def run(config: Config, files: FilesConfig) -> None:

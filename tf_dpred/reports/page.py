@@ -24,7 +24,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.records import results
+from tf_dpred.records import flags_json, lines, results
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import json_files
 from tf_dpred.system.files import output_file, printable, write_whole
@@ -98,16 +98,16 @@ def open_run(name: str, flag: str) -> Run:
       Refused: it holds no run, or a damaged file.
     """
     workdir = Workdir(name)
-    record = json_files.read(workdir.flags, flag)
-    if "flags" not in record:
+    record = flags_json.read(workdir, flag)
+    if record is None:
         refuse(flag, name, "the work directory of a run")
     speeds, pictures = _read_tensorboard(workdir.tensorboard)
     return Run(
         printable(name),
         record,
-        json_files.read_lines(workdir.epochs),
-        json_files.read_lines(workdir.theory),
-        results.read_all(workdir.path),
+        json_files.read_lines(workdir.epochs, lines.EPOCH, flag),
+        json_files.read_lines(workdir.theory, lines.THEORY, flag),
+        results.read_all(workdir.path, flag),
         speeds,
         pictures,
     )

@@ -84,10 +84,15 @@ def _silence() -> Iterator[None]:
     if LOG_LEVEL in os.environ or sys.stderr is None:
         yield
         return
+    try:
+        held = tempfile.TemporaryFile()
+    except OSError:  # a machine without a directory for such files is no reason to stop
+        yield
+        return
     os.environ[LOG_LEVEL] = "2"
     sys.stderr.flush()
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with held:
         os.dup2(held.fileno(), 2)
         try:
             yield
