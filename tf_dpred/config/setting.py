@@ -8,6 +8,7 @@ import typing
 from typing import Any, NoReturn
 
 from tf_dpred.config import paths
+from tf_dpred.config.text import printable
 from tf_dpred.errors import Refused
 
 
@@ -24,7 +25,8 @@ def refuse(name: str, received: Any, accepted: str, *, detail: str = "") -> NoRe
       Refused: always.
     """
     option = name if name.isupper() else f"--{name}"
-    raise Refused(f"{option}: received {received!r}{detail}, accepted: {accepted}.")
+    line = f"{option}: received {received!r}{detail}, accepted: {accepted}."
+    raise Refused(printable(line))
 
 
 def setting(

@@ -45,7 +45,7 @@ def from_environment() -> Cluster | None:
         return None
     try:
         config = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         _refuse(text, f"it is not JSON: {error}")
     if not isinstance(config, dict):
         _refuse(text, "it is not a JSON object")
@@ -61,7 +61,7 @@ def from_environment() -> Cluster | None:
             _refuse(text, f"{kind} is not a list of host:port")
     tasks = [(kind, i) for kind, found in groups for i in range(len(found))]
     mine = (task.get("type"), _index(task.get("index")))
-    if mine not in tasks:
+    if type(mine[1]) is not int or mine not in tasks:  # true is 1, and so is 1.0
         _refuse(text, f"there is no task {mine[0]} {task.get('index')} in its cluster")
     addresses = tuple(address for _, found in groups for address in found)
     if len(set(addresses)) < len(addresses):
@@ -76,13 +76,15 @@ def _refuse(text: str, reason: str) -> NoReturn:
 def _is_address(address: Any) -> bool:
     if not isinstance(address, str):
         return False
-    found = re.fullmatch(r"\S+:(\d+)", address)
+    found = re.fullmatch(r"\S+:([0-9]{1,5})", address)
     return found is not None and 0 < int(found[1]) < 2**16
 
 
 def _index(value: Any) -> Any:
     """TensorFlow takes the index as a number or as text."""
-    return int(value) if isinstance(value, str) and value.isdigit() else value
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
+        return int(value)
+    return value
 
 
 def tf_config(addresses: Sequence[str], index: int) -> str:

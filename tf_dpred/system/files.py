@@ -1,4 +1,4 @@
-"""Writes files that are always whole, and shows their names in messages."""
+"""Writes files that are always whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import errno
 import functools
 import os
 import shutil
-import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,10 +15,7 @@ import numpy as np
 from absl import logging
 
 from tf_dpred.config import refuse
-
-# Control characters, surrogates (Python's stand-ins for bytes that are not UTF-8), line
-# and paragraph separators.
-_ESCAPED = ("Cc", "Cs", "Zl", "Zp")
+from tf_dpred.config.text import printable as printable
 
 # What file systems answer to something that they do not offer.
 _UNKNOWN = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY}
@@ -166,19 +162,6 @@ def output_file(name: str | None, kind: str) -> Path:
         accepted = f"the name of {kind} in a directory that can be written"
         refuse("output", name, f"{accepted} ({error.strerror})")
     return path
-
-
-def printable(path: str) -> str:
-    """A path as it can be shown, on one line and in one column of a table.
-
-    A byte that is not UTF-8 becomes \\udcXX, a tab \\t, a line break \\n.
-    """
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in _ESCAPED
-        else character
-        for character in path
-    )
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
