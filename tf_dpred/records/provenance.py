@@ -59,7 +59,7 @@ def with_precision(workdir: Workdir, config: Config) -> Config:
     """
     if config.training.precision != "auto":
         return config
-    recorded = json_files.read(workdir.flags).get("flags") or {}
+    recorded = (flags_json.read(workdir) or {}).get("flags", {})
     precision = recorded.get("precision") or devices.precision_of(config.training)
     logging.info(
         "--precision=auto: %s%s", precision, ", as it began" if recorded else ""
