@@ -33,9 +33,10 @@ from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import ViewPair
+from tf_dpred.encoders.initial import Weights
 from tf_dpred.evaluation import labelled
 from tf_dpred.model import DirectPred
-from tf_dpred.networks import backbones, encoder, given
+from tf_dpred.networks import backbones, encoder, given, resnet
 from tf_dpred.networks.given import Backbone
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import make_predictor
@@ -61,6 +62,7 @@ def model(
     steps_per_epoch: int,
     pair: ViewPair,
     backbone: Backbone | None = None,
+    start: Weights | None = None,
 ) -> DirectPred:
     """A compiled model; call it under `strategy.scope()`.
 
@@ -71,10 +73,14 @@ def model(
       backbone: a Keras model to use instead of `config.network.backbone`, or a function
         that makes one: images [n, s, s, 3] -> features, see `encoder.join`. It gets
         normalised images, or pixels if it normalises by itself.
+      start: what both networks start from where it fits them.
     """
     objective = config.objective
     online = _network("online", config, backbone)
     target = _network("target", config, backbone) if objective.ema else None
+    for network in (online, target):
+        if start is not None and network is not None:
+            start.assign(network)
     if target is not None and objective.target_init == "copy":
         target.set_weights(online.get_weights())
     built = DirectPred(
@@ -88,8 +94,10 @@ def model(
         skip_nonfinite=config.training.on_nonfinite == "skip",
         make_views=None if config.data.on_host else pipeline.views_from_crops(pair),
     )
+    rates = optimizer(config, learning_rate(config, steps_per_epoch))
+    _set_rates_of_parts(rates, online, config, steps_per_epoch)
     built.compile(
-        optimizer(config, learning_rate(config, steps_per_epoch)),
+        rates,
         predictor_weight_decay=config.optimizer.predictor_weight_decay,
         predictor_learning_rate=predictor_learning_rate(config, steps_per_epoch),
         jit_compile=config.training.jit_compile,
@@ -106,6 +114,8 @@ def _network(name: str, config: Config, backbone: Backbone | None) -> keras.Mode
         own = given.prepared(backbone, config.data.image_size)
         is_shared = isinstance(backbone, keras.layers.Layer)
         made = given.copied(own) if is_shared else given.made(own)
+    if config.network.freeze is not None:
+        backbones.freeze(made, config.network.freeze)
     images = Preprocessing.of_views(config.data.views)
     return encoder.network(made, config.network, images.mean, images.std, name)
 
@@ -146,6 +156,27 @@ def optimizer(
     if config.optimizer.optimizer == "sgd":
         return SGD(rate, momentum=momentum, weight_decay=decay)
     return keras.optimizers.AdamW(rate, weight_decay=decay)
+
+
+def _set_rates_of_parts(
+    rates: keras.optimizers.Optimizer,
+    online: keras.Model,
+    config: Config,
+    steps_per_epoch: int,
+) -> None:
+    """Gives the parts of the backbone the learning rates of a warm start."""
+    decay = config.optimizer.layer_lr_decay
+    rest = round(config.optimizer.projector_only_epochs * steps_per_epoch)
+    if decay == 1.0 and rest == 0:
+        return
+    trained = encoder.backbone_weights(online).items()
+    parts = resnet.STAGES if decay != 1.0 else ("",)
+    for behind, part in enumerate(reversed(parts), start=1):
+        rate = learning_rate(config, steps_per_epoch, multiplier=decay**behind)
+        rates.set_group(
+            [weight for (layer, _), weight in trained if layer.startswith(part)],
+            learning_rate=schedules.Resting(rate, rest) if rest else rate,
+        )
 
 
 def knn_monitor(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import keras
 import tensorflow as tf
 from keras.optimizers.schedules import (
     CosineDecay,
@@ -64,6 +65,33 @@ def learning_rate(
             return peak
         return PolynomialDecay(0.0, warmup_steps, end_learning_rate=peak)
     raise ValueError(f"Invalid kind: received {kind!r}, accepted: cosine, constant.")
+
+
+@keras.saving.register_keras_serializable("tf_dpred")
+class Resting(LearningRateSchedule):
+    """0 for the first steps, then what another schedule gives at each step.
+
+    Args:
+      rate: the other schedule, or a number.
+      rest_steps: how many steps have the rate 0, at least 0.
+    """
+
+    def __init__(self, rate: float | LearningRateSchedule, rest_steps: int):
+        self.rate, self.rest_steps = rate, rest_steps
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        rate = self.rate(step) if callable(self.rate) else self.rate
+        rate = tf.convert_to_tensor(rate, tf.float32)
+        return tf.where(step < self.rest_steps, tf.zeros_like(rate), rate)
+
+    def get_config(self) -> dict:
+        rate = keras.saving.serialize_keras_object(self.rate)
+        return {"rate": rate, "rest_steps": self.rest_steps}
+
+    @classmethod
+    def from_config(cls, config: dict) -> Resting:
+        rate = keras.saving.deserialize_keras_object(config["rate"])
+        return cls(rate, config["rest_steps"])
 
 
 def ema_momentum(kind: str, tau_base: float, total_steps: int) -> Momentum:

@@ -17,6 +17,7 @@ from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.datasets import training_source
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import view_pair
+from tf_dpred.encoders import initial
 from tf_dpred.networks import backbones
 from tf_dpred.records import checkpoints, flags_json, provenance
 from tf_dpred.records.lock import Lock
@@ -91,8 +92,11 @@ class Pretraining:
             if source is None:
                 labelled = build.labelled_sources(config, self.bad_images)
             knn = build.knn_monitor(config, labelled)
+        start = initial.of_run(config, self.workdir)
         with self.strategy.scope():
-            self.model = build.model(config, self.steps_per_epoch, self.pair, backbone)
+            self.model = build.model(
+                config, self.steps_per_epoch, self.pair, backbone, start
+            )
         self.callbacks = build.callbacks(
             config,
             self.workdir,

@@ -116,6 +116,9 @@ class Config:
             )
         if not facts.trained and (freq == 1 or name == "none"):
             self._check_no_predictor_group(name)
+        decay = self.optimizer.layer_lr_decay
+        if decay != 1.0 and self.network.backbone not in RESNETS:
+            refuse("layer_lr_decay", decay, f"1 unless for {', '.join(RESNETS)}")
         strength = self.data.view_strength
         if strength != 1.0 and self.data.views != "simclr":
             refuse("view_strength", strength, "1 unless --views=simclr")

@@ -73,6 +73,16 @@ class NetworkConfig(Section):
     zero_init_last_gamma: bool = setting(
         False, "start each residual branch at zero (its last BN gamma)"
     )
+    init: str | None = setting(
+        None,
+        "weights that both networks start from: a .keras, .h5 or .weights.h5 file, a "
+        "torchvision ResNet's .pth or .npz, a work directory or an export",
+    )
+    freeze: str | None = setting(
+        None,
+        "layers of the backbone that are not trained, by the beginning of their names: "
+        "stem,stage1",
+    )
     projector_layers: int = setting(
         2, "Dense layers of the projector", at_least=2, at_most=3
     )
@@ -127,17 +137,31 @@ class OptimizerConfig(Section):
         choices=("same", "constant"),
     )
 
+    layer_lr_decay: float = setting(
+        1.0,
+        "learning rate of each stage of a ResNet over that of the next; the projector "
+        "has the full one",
+        above=0.0,
+        at_most=1.0,
+    )
+    projector_only_epochs: float = setting(
+        0.0, "epochs at the start in which the backbone's rate is 0", at_least=0.0
+    )
+
     def check(self) -> None:
         own_group = (
             self.predictor_weight_decay is not None
             or self.predictor_lr_multiplier != 1.0
             or self.predictor_lr_schedule != "same"
+            or self.layer_lr_decay != 1.0
+            or self.projector_only_epochs != 0.0
         )
         if self.optimizer == "adamw" and own_group:
             refuse(
                 "optimizer",
                 self.optimizer,
-                "sgd or lars where the predictor has its own decay or learning rate",
+                "sgd or lars where the predictor or a part of the network has its own "
+                "decay or learning rate",
             )
 
 

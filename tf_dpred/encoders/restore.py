@@ -90,9 +90,19 @@ def open_encoder(config: Config) -> Encoder:
 
 
 def untrained(config: Config) -> Encoder:
-    """The network that a pre-training starts from, its seed included."""
+    """The network that a pre-training starts from, its seed and `--init` included.
+
+    Raises:
+      Refused: what `--init` names is not there any more.
+    """
+    # Weights to start from may lie in a work directory, which this module opens.
+    from tf_dpred.encoders import initial
+
     keras.utils.set_random_seed(config.training.seed)
-    return Encoder(_network(config, "online"), config, "untrained", 0)
+    network = _network(config, "online")
+    if config.network.init is not None:
+        initial.read(config).assign(network)
+    return Encoder(network, config, "untrained", 0)
 
 
 def _network(config: Config, name: str) -> keras.Model:

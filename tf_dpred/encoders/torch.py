@@ -17,6 +17,7 @@ the stem or the width is not torchvision's.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -36,6 +37,8 @@ ENTRIES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
+# The converse, of BatchNorm.
+VARIABLES = {entry: name for name, entry in ENTRIES.items() if name != "kernel"}
 
 
 def run(config: Config, files: FilesConfig) -> None:
@@ -77,6 +80,49 @@ def module_name(layer: str) -> str:
     if part == "shortcut":
         return f"{prefix}.downsample.{1 if bn else 0}"
     return f"{prefix}.{'bn' if bn else 'conv'}{index}"
+
+
+def layer_name(module: str) -> str | None:
+    """The inverse of `module_name`; None for a module that has no such layer."""
+    if module in ("conv1", "bn1"):
+        return "stem" if module == "conv1" else "stem_bn"
+    pattern = r"layer(\d)\.(\d+)\.(?:downsample\.([01])|(conv|bn)(\d))"
+    match = re.fullmatch(pattern, module)
+    if match is None:
+        return None
+    stage, block, shortcut, kind, index = match.groups()
+    prefix = f"stage{stage}_block{int(block) + 1}"
+    if shortcut is not None:
+        return f"{prefix}_shortcut" + ("_bn" if shortcut == "1" else "")
+    return f"{prefix}_conv{index}" + ("_bn" if kind == "bn" else "")
+
+
+def from_state_dict(
+    state: Mapping[str, np.ndarray],
+) -> dict[tuple[str, str], np.ndarray]:
+    """The inverse of `state_dict`: (layer, variable) -> array in Keras' layout.
+
+    A prefix of all names is dropped, as `module.` or `backbone.`. An entry of no
+    layer of ours keeps its name; empty if there is no `conv1.weight`.
+    """
+    first = [name for name in state if name.endswith("conv1.weight")]
+    if not first:
+        return {}
+    # The shortest is that of the stem; the others are of blocks.
+    prefix = min(first, key=len).removesuffix("conv1.weight")
+    arrays = {}
+    for name, array in state.items():
+        module, _, entry = name.removeprefix(prefix).rpartition(".")
+        if entry == "num_batches_tracked":
+            continue
+        layer = layer_name(module)
+        if layer is None:
+            arrays[name, entry] = array
+        elif array.ndim == 4:
+            arrays[layer, "kernel"] = array.transpose(2, 3, 1, 0)  # OIHW -> HWIO
+        else:
+            arrays[layer, VARIABLES.get(entry, entry)] = array
+    return arrays
 
 
 def state_dict(backbone: keras.Model) -> dict[str, np.ndarray]:

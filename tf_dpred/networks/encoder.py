@@ -116,3 +116,37 @@ def join(
     )(features)
     projection = projector_of(features.shape[-1])(representation)
     return keras.Model(images, [representation, projection], name=name)
+
+
+def backbone_weights(network: keras.Model) -> dict[tuple[str, str], keras.Variable]:
+    """(layer, variable) -> the weights in front of the representation of `join`."""
+    names = [layer.name for layer in network.layers]
+    return weights_by_layer(*network.layers[: names.index("representation")])
+
+
+def weights_by_layer(
+    *layers: keras.layers.Layer,
+) -> dict[tuple[str, str], keras.Variable]:
+    """(layer, variable) -> the weights of some layers in order, through inner models.
+
+    A variable inside a layer of layers is called by its path there: `query/kernel`.
+
+    Raises:
+      ValueError: two layers have one name.
+    """
+    found: dict[tuple[str, str], keras.Variable] = {}
+    for layer in layers:
+        if isinstance(layer, keras.Model):
+            inner = weights_by_layer(*layer.layers)
+        else:
+            of_layer = f"{layer.name}/"
+            inner = {
+                (layer.name, weight.path.rpartition(of_layer)[2]): weight
+                for weight in layer.weights
+            }
+        if twice := [
+            key for key in inner if found.get(key, inner[key]) is not inner[key]
+        ]:
+            raise ValueError(f"Invalid model: received two weights {twice[0]}.")
+        found |= inner
+    return found

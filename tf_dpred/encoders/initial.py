@@ -1,0 +1,217 @@
+"""Weights of another training, from which both networks of a run start (`--init`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from absl import logging
+
+from tf_dpred.config import Config, refuse
+from tf_dpred.encoders import restore, settings, torch
+from tf_dpred.networks import backbones
+from tf_dpred.networks.encoder import backbone_weights, weights_by_layer
+from tf_dpred.networks.resnet import ARCHITECTURES
+from tf_dpred.records import checkpoints
+from tf_dpred.records.workdir import Workdir
+
+ACCEPTED = (
+    "a .keras, .h5 or .weights.h5 file of a Keras model, a .pth, .pt or .npz file of a "
+    "torchvision ResNet, a work directory, or an export"
+)
+# A network to which less of its backbone is given than this does not start from it.
+LEAST_SHARE = 0.5
+# Layers that a message names, of each kind.
+NAMED = 8
+
+# PyTorch and TensorFlow in one process may crash.
+_IN_TORCH = """
+import sys, numpy, torch
+state = torch.load(sys.argv[1], map_location="cpu", weights_only=True)
+for name in ("state_dict", "model"):
+    state = state.get(name, state)
+arrays = {k: v.float().numpy() for k, v in state.items() if hasattr(v, "numpy")}
+numpy.savez(sys.argv[2], **arrays)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Arrays that were read, by (layer, variable), in the order of their network.
+
+    Attributes:
+      origin: what was read, for messages.
+      arrays: such as ("stage1_block1_conv1", "kernel") -> [3, 3, 64, 64].
+    """
+
+    origin: str
+    arrays: Mapping[tuple[str, str], np.ndarray]
+
+    def assign(self, network: keras.Model) -> None:
+        """Gives the network what fits it, and logs all that does not.
+
+        A variable takes the array of its layer's and its own name. Where Keras numbered
+        the layers of a backbone, it takes the array of its place instead.
+
+        Args:
+          network: of `networks.encoder.join`.
+
+        Raises:
+          Refused: less than half of the backbone's variables get an array.
+        """
+        own = weights_by_layer(*network.layers)
+        inner = backbone_weights(network)
+        arrays = self._by_place(inner) or self.arrays
+        fitting = {
+            key
+            for key, variable in own.items()
+            if key in arrays and arrays[key].shape == tuple(variable.shape)
+        }
+        found = len(fitting & inner.keys())
+        if found < LEAST_SHARE * len(inner):
+            refuse(
+                "init",
+                self.origin,
+                "weights of a backbone like that of this run",
+                detail=f", which has {found} of the {len(inner)} arrays of this one "
+                f"(without {_layers(inner.keys() - fitting)})",
+            )
+        for key in fitting:
+            own[key].assign(arrays[key])
+        logging.info(
+            "%s starts from %s: %d of %d arrays of the backbone, %d of %d behind it",
+            network.name,
+            self.origin,
+            found,
+            len(inner),
+            len(fitting) - found,
+            len(own) - len(inner),
+        )
+        if new := inner.keys() - fitting:
+            logging.warning("--init: not found, so random: %s", _layers(new))
+        if left := arrays.keys() - fitting:
+            logging.info("--init: not used: %s", _layers(left))
+
+    def _by_place(self, inner) -> Mapping[tuple[str, str], np.ndarray] | None:
+        """The arrays by the names of `inner`, if both are alike but for the names."""
+        if inner.keys() <= self.arrays.keys():
+            return None
+        shapes = [(key[1], tuple(variable.shape)) for key, variable in inner.items()]
+        given = list(self.arrays.items())[: len(shapes)]
+        if [(key[1], array.shape) for key, array in given] != shapes:
+            return None
+        renamed = dict(zip(inner, (array for _, array in given), strict=True))
+        return {**dict(list(self.arrays.items())[len(shapes) :]), **renamed}
+
+
+def of_run(config: Config, workdir: Workdir) -> Weights | None:
+    """What a run starts from; None without `--init`, and where it is continued.
+
+    Raises:
+      Refused: see `read`.
+    """
+    if config.network.init is None or checkpoints.list_all(workdir.checkpoints):
+        return None
+    return read(config)
+
+
+def read(config: Config) -> Weights:
+    """Reads what `config.network.init` names.
+
+    Raises:
+      Refused: it cannot be read, or is of no kind that is known.
+    """
+    origin = config.network.init
+    assert origin is not None  # the caller's condition
+    path = Path(origin)
+    if path.is_dir():
+        return Weights(origin, _of_directory(path))
+    if not path.is_file():
+        refuse("init", origin, ACCEPTED)
+    if path.suffix in (".pth", ".pt", ".npz"):
+        return Weights(origin, _of_torchvision(path, config))
+    if path.suffix in (".keras", ".h5"):
+        return Weights(origin, _of_keras(path, config))
+    refuse("init", origin, ACCEPTED)
+
+
+def _arrays(model: keras.Model) -> dict[tuple[str, str], np.ndarray]:
+    return {
+        key: variable.numpy()
+        for key, variable in weights_by_layer(*model.layers).items()
+    }
+
+
+def _of_directory(path: Path) -> dict[tuple[str, str], np.ndarray]:
+    is_run = Workdir(path).flags.exists()
+    given = {"workdir" if is_run else "export_dir": str(path)}
+    if not is_run and settings.find_export(path) is None:
+        refuse("init", str(path), ACCEPTED)
+    return _arrays(restore.open_encoder(settings.of_encoder(given)).network)
+
+
+def _of_keras(path: Path, config: Config) -> dict[tuple[str, str], np.ndarray]:
+    try:
+        if path.suffix == ".keras":
+            return _arrays(keras.saving.load_model(path, compile=False, safe_mode=True))
+        model = backbones.backbone(config.network, config.data.image_size)
+        model.load_weights(path)
+        return _arrays(model)
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        refuse("init", str(path), f"a whole Keras file that fits ({reason:.300})")
+
+
+def _of_torchvision(path: Path, config: Config) -> dict[tuple[str, str], np.ndarray]:
+    name = config.network.backbone
+    if name not in ARCHITECTURES:
+        accepted = f"a Keras file for this backbone, or {', '.join(ARCHITECTURES)}"
+        refuse("init", str(path), accepted, detail=f" with --backbone={name}")
+    try:
+        state = _torch_state(path) if path.suffix != ".npz" else dict(np.load(path))
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        refuse("init", str(path), f"a whole npz file ({error})")
+    arrays = torch.from_state_dict(state)
+    if not arrays:
+        names = ", ".join(list(state)[:3])
+        detail = f" with entries such as {names}"
+        refuse("init", str(path), "a torchvision ResNet's state dict", detail=detail)
+    return arrays
+
+
+def _torch_state(path: Path) -> dict[str, np.ndarray]:
+    if importlib.util.find_spec("torch") is None:
+        accepted = "an npz file of its arrays, or with PyTorch: pip install torch"
+        refuse("init", str(path), accepted)
+    with tempfile.TemporaryDirectory() as directory:
+        arrays = Path(directory) / "state.npz"
+        done = subprocess.run(
+            [sys.executable, "-c", _IN_TORCH, path, arrays],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            reason = done.stderr.strip().splitlines()[-1]
+            refuse("init", str(path), f"a state dict that PyTorch reads ({reason})")
+        return dict(np.load(arrays))
+
+
+def _layers(keys: Iterable[tuple[Any, ...]]) -> str:
+    """The layers of some arrays, in short."""
+    names = sorted({key[0] for key in keys}, key=_natural)
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _natural(name: str) -> list:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
