@@ -101,7 +101,7 @@ def test_init__layers_that_keras_numbered(tmp_path):
     """The second model of a process has conv2d_1 where the first has conv2d."""
 
     def backbone():
-        images = keras.Input((8, 8, 3))
+        images = keras.Input((16, 16, 3))
         x = keras.layers.Conv2D(4, 3)(images)
         x = keras.layers.MultiHeadAttention(2, 2)(x, x)
         return keras.Model(images, keras.layers.BatchNormalization()(x))
