@@ -102,6 +102,70 @@ def test_training_views__each_example_once_an_epoch():
     assert set().union(*epochs) == set(range(22))
 
 
+@pytest.mark.parametrize(
+    ("count", "batch", "sizes"),
+    [(22, 5, [5, 5, 5, 5, 2]), (20, 5, [5, 5, 5, 5]), (3, 5, [3]), (2, 8, [2])],
+)
+def test_training_views__last_batch_is_kept(count, batch, sizes):
+    """PyTorch's drop_last=False: every example is in every epoch."""
+    stream = pipeline.training_views(
+        numbered(count), CLEAN, 4, batch, seed=0, keep_last=True
+    )
+    batches = indices(take(stream, 2 * len(sizes)))
+    assert [len(b) for b in batches] == 2 * sizes
+    for epoch in (batches[: len(sizes)], batches[len(sizes) :]):
+        assert sorted(itertools.chain(*epoch)) == list(range(count))
+    if count > batch:
+        # The full batches are those of a run without the last one.
+        without = pipeline.training_views(numbered(count), CLEAN, 4, batch, seed=0)
+        full = [b for b in batches if len(b) == batch]
+        assert full == indices(take(without, len(full)))
+
+
+@of_both_kinds
+def test_training_views__last_batch_resumes_bit_for_bit(source):
+    arguments = (source, view_pair("cifar"), 16, 5)
+    settings = {"seed": 3, "keep_last": True}
+    whole = take(pipeline.training_views(*arguments, **settings), 10)
+    for epoch, step in ((0, 4), (1, 3), (0, 9)):
+        resumed = pipeline.training_views(
+            *arguments, start_epoch=epoch, start_step=step, **settings
+        )
+        first = 5 * epoch + step
+        assert_same(whole[first:], take(resumed, 10 - first))
+
+
+def test_training_views__last_batch_made_on_the_device():
+    pair = view_pair("byol")
+    settings = {"seed": 3, "keep_last": True}
+    whole = take(pipeline.training_views(noise(5), pair, 12, 3, **settings), 2)
+    parts = pipeline.training_views(noise(5), pair, 12, 3, distorted=False, **settings)
+    made = take(parts.map(pipeline.views_from_crops(pair)), 2)
+    for a, b in zip(whole, made, strict=True):
+        assert len(a[0]) == len(b[0])
+        np.testing.assert_allclose(a[0].astype(int), b[0], atol=1)
+
+
+@pytest.mark.parametrize(
+    ("count", "keep_last", "message"),
+    [
+        (21, True, "--keep_last_batch: .* one image, as 5 does of the 21 of"),
+        (1, True, "--keep_last_batch: "),
+        (4, False, "--batch_size: received 5, accepted: 2 to 4"),
+    ],
+)
+def test_steps_per_epoch__refuses(count, keep_last, message):
+    with pytest.raises(Refused, match=message):
+        pipeline.steps_per_epoch(numbered(count), 5, keep_last)
+
+
+def test_steps_per_epoch__of_the_papers():
+    """CIFAR-10 with batch 128: 390 full batches, and the authors' 391."""
+    source = dataclasses.replace(numbered(2), num_examples=50_000)
+    assert pipeline.steps_per_epoch(source, 128) == 390
+    assert pipeline.steps_per_epoch(source, 128, keep_last=True) == 391
+
+
 def test_training_views__order_is_shuffled_evenly():
     stream = pipeline.training_views(numbered(8), CLEAN, 4, 8, seed=0)
     orders = np.array(indices(take(stream, 300)))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import keras
@@ -86,6 +87,7 @@ def assert_bit_equal(a, b):
     "settings",
     [
         {"background_checkpoints": True, "accumulation_steps": 2},
+        {"keep_last_batch": True, "train_size": 35},
         *(
             pytest.param(alone, marks=pytest.mark.slow)
             for alone in (
@@ -146,6 +148,13 @@ def test_steps_per_execution__must_divide_the_epoch(tmp_path):
     with pytest.raises(Refused, match="received 2, accepted: a divisor of the 5"):
         pretraining(str(tmp_path), steps_per_execution=2)
     assert pretraining(str(tmp_path / "b"), steps_per_execution=5).train()["step"] == 10
+
+
+def test_keep_last_batch__needs_one_device(tmp_path, monkeypatch):
+    two = types.SimpleNamespace(num_replicas_in_sync=2)
+    monkeypatch.setattr(train.devices, "setup", lambda _: two)
+    with pytest.raises(Refused, match=r"--keep_last_batch: .* false on 2 devices"):
+        pretraining(str(tmp_path), keep_last_batch=True)
 
 
 def wait_for(condition, seconds=120):

@@ -82,8 +82,15 @@ class Pretraining:
         record = self.workdir.bad_images if self.place.is_chief else None
         self.bad_images = BadImages(config.data.max_bad_images, record)
         self.source = source or training_source(config, self.bad_images)
+        if config.data.keep_last_batch and self.strategy.num_replicas_in_sync > 1:
+            refuse(
+                "keep_last_batch",
+                True,
+                f"false on {self.strategy.num_replicas_in_sync} devices, which divide "
+                "every batch",
+            )
         self.steps_per_epoch = pipeline.steps_per_epoch(
-            self.source, config.training.batch_size
+            self.source, config.training.batch_size, config.data.keep_last_batch
         )
         provenance.check_images(self.workdir, self.source)
         knn = None
@@ -189,6 +196,7 @@ class Pretraining:
             micro_batches=training.accumulation_steps,
             replicas=self.strategy.num_replicas_in_sync // self.place.workers,
             distorted=self.config.data.on_host,
+            keep_last=self.config.data.keep_last_batch,
         )
         if self.place.workers > 1:
             each = training.batch_size // self.strategy.num_replicas_in_sync

@@ -119,6 +119,12 @@ class Config:
         decay = self.optimizer.layer_lr_decay
         if decay != 1.0 and self.network.backbone not in RESNETS:
             refuse("layer_lr_decay", decay, f"1 unless for {', '.join(RESNETS)}")
+        if self.data.keep_last_batch and self.training.accumulation_steps > 1:
+            refuse(
+                "keep_last_batch",
+                True,
+                "false with --accumulation_steps above 1, which divides every batch",
+            )
         strength = self.data.view_strength
         if strength != 1.0 and self.data.views != "simclr":
             refuse("view_strength", strength, "1 unless --views=simclr")

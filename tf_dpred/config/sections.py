@@ -49,6 +49,10 @@ class DataConfig(Section):
     train_size: int | None = setting(
         None, "train on this many images of the split only", at_least=1
     )
+    keep_last_batch: bool = setting(
+        False,
+        "end an epoch with a smaller batch of the images that fill none (one device)",
+    )
 
     @property
     def on_host(self) -> bool:

@@ -41,13 +41,28 @@ _as_it_is = tf.autograph.experimental.do_not_convert
 EVALUATION_BATCH = 256
 
 
-def steps_per_epoch(source: Source, batch_size: int) -> int:
-    """Number of full batches in an epoch; the rest of its examples is left out.
+def steps_per_epoch(source: Source, batch_size: int, keep_last: bool = False) -> int:
+    """Number of batches in an epoch.
+
+    Args:
+      source: the images.
+      batch_size: of a full batch.
+      keep_last: a smaller batch ends the epoch; else the rest, which fills no batch, is
+        left out.
 
     Raises:
-      Refused: there is no full batch.
+      Refused: there is no full batch, or the smaller one is a single image, of which
+        BatchNorm has no statistics.
     """
-    steps = source.num_examples // batch_size
+    steps, rest = divmod(source.num_examples, batch_size)
+    if keep_last and rest == 1:
+        refuse(
+            "keep_last_batch",
+            True,
+            f"false with a --batch_size that leaves one image, as {batch_size} does of "
+            f"the {source.num_examples} of {source.name} {source.split}",
+        )
+    steps += keep_last and rest > 1
     if not steps:
         refuse(
             "batch_size",
@@ -71,11 +86,11 @@ def training_views(
     replicas: int = 1,
     distorted: bool = True,
     labels: bool = False,
+    keep_last: bool = False,
 ) -> tf.data.Dataset:
     """Random views of each image, epoch after epoch, without end.
 
-    Every epoch has its own order and leaves out the rest that fills no batch, so no
-    example occurs twice in it.
+    Every epoch has its own order, and no example occurs twice in it.
 
     Args:
       source: the images.
@@ -94,6 +109,9 @@ def training_views(
       distorted: False leaves flip, colour and blur to `views_from_crops`, on the device
         that trains.
       labels: True adds the labels to each batch.
+      keep_last: True ends an epoch with a smaller batch of the examples that fill none,
+        which are left out otherwise. Only without `share`, `micro_batches` and
+        `replicas`, which divide every batch.
 
     Returns:
       The n views, uint8 [B / m, S, S, 3] each. Not distorted, they are crops, and their
@@ -101,9 +119,10 @@ def training_views(
       last.
 
     Raises:
-      Refused: an epoch has no full batch.
+      Refused: see `steps_per_epoch`.
     """
-    steps = steps_per_epoch(source, batch_size)
+    steps = steps_per_epoch(source, batch_size, keep_last)
+    missing = max(steps * batch_size - source.num_examples, 0)
     part, parts = share
     own_size = batch_size // parts
     micro_size = batch_size // micro_batches
@@ -119,6 +138,10 @@ def training_views(
         begun = tf.where(epoch == start_epoch, start_step, 0)
         skip = tf.cast(begun * batch_size, tf.int64)
         examples = source.examples(order_seed[0], skip)
+        if missing:
+            # The last batch is filled, so that all are made alike, and cut off below.
+            fillers = source.examples(order_seed[0]).repeat().take(missing)
+            examples = examples.concatenate(fillers)
         drawn = _draws(view_seed, skip, steps * batch_size, views_of_each)
         # The draws are fewer than the examples and end the epoch.
         both = tf.data.Dataset.zip(examples, drawn)
@@ -144,6 +167,11 @@ def training_views(
         )
         return (*made, *rest)
 
+    def cut(number: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+        is_last = number % steps == steps - 1
+        size = tf.where(is_last, batch_size - missing, batch_size)
+        return tuple(tensor[:size] for tensor in batch)
+
     def divided(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return tuple(tf.gather(tensor, rows) for tensor in batch)
 
@@ -165,6 +193,8 @@ def training_views(
     if distorted:
         batches = batches.map(_as_it_is(on_host), **parallel)
     batches = batches.rebatch(own_size, drop_remainder=True)
+    if missing:
+        batches = batches.enumerate(start_step).map(_as_it_is(cut))
     if micro_batches > 1 and replicas > 1:
         batches = batches.map(_as_it_is(divided))
     return batches.prefetch(PREFETCHED).with_options(_options())
