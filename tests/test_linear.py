@@ -49,7 +49,7 @@ def test_logistic_regression__is_adam_with_coupled_decay(monkeypatch):
 
     def spy(predict, dataset):
         features = next(iter(dataset))[0]
-        seen.setdefault("logits", predict(features).numpy())
+        seen["logits"] = predict(features).numpy()
         return original(predict, dataset)
 
     monkeypatch.setattr(linear, "accuracies", spy)
@@ -59,6 +59,32 @@ def test_logistic_regression__is_adam_with_coupled_decay(monkeypatch):
     expected = adam_logistic_regression(x.astype(np.float64), labels, 3, steps=30)
     np.testing.assert_allclose(seen["logits"], expected, atol=1e-5)
     assert found["top1"] == np.mean(expected.argmax(axis=1) == labels)
+
+
+def test_logistic_regression__the_best_epoch_beside_the_last(monkeypatch):
+    """What the DirectPred authors report: the best of all epochs, on the test set."""
+    by_epoch = [0.2, 0.5, 0.4, 0.5, 0.3]
+    told = iter([*by_epoch, 0.9])  # and of the training set
+    monkeypatch.setattr(
+        linear, "accuracies", lambda *_: np.array([[value := next(told), value]])
+    )
+    x, labels = blobs(40, 3, 5, spread=1.5)
+    found = linear.logistic_regression((x, labels), (x, labels), 3, epochs=5)
+    assert (found["top1"], found["train_top1"]) == (0.3, 0.9)
+    assert (found["best_epoch"], found["top1_of_best_epoch"]) == (2, 0.5)
+
+
+def test_logistic_regression__by_epoch_as_in_shorter_runs():
+    train, test = blobs(200, 4, 6, 1.0), blobs(200, 4, 6, 1.0, seed=1)
+    options = {"num_classes": 4, "batch_size": 64, "seed": 3}
+    tops = [
+        linear.logistic_regression(train, test, epochs=epochs, **options)["top1"]
+        for epochs in (1, 2, 3)
+    ]
+    found = linear.logistic_regression(train, test, epochs=3, **options)
+    assert found["top1_of_best_epoch"] == max(tops)
+    assert found["best_epoch"] == 1 + tops.index(max(tops))
+    assert found["top1"] == tops[-1]
 
 
 def test_logistic_regression__standardises_by_the_training_set():

@@ -107,13 +107,15 @@ def execute(run: Run, root: Path, extra: Sequence[str]) -> dict[str, Any]:
         subprocess.run([sys.executable, *command], cwd=CHECKOUT, check=True)
     result = json.loads((workdir / "result.json").read_text())
     (evaluation,) = workdir.glob("evaluation/linear_eval-*-online/result.json")
+    probe = json.loads(evaluation.read_text())
     return {
         "name": run.name,
         "seed": run.seed,
         "flags": list(run.flags),
         "knn_untrained": result["knn_by_epoch"].get("0"),
         "knn": result.get("knn"),
-        "linear": json.loads(evaluation.read_text())["top1"],
+        "linear": probe["top1"],
+        "linear_of_best_epoch": probe["top1_of_best_epoch"],
         "feature_std": result["feature_std"],
         "epoch": result["epoch"],
         "step": result["step"],

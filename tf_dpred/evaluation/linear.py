@@ -37,7 +37,8 @@ def logistic_regression(
 
     Features are standardised by the training set. Adam 3e-4 with a decay of 1e-3
     inside the gradient (PyTorch's `weight_decay`), from zero weights. The authors
-    report the best test accuracy over the epochs, which is optimistic.
+    report the best test accuracy over the epochs, which is optimistic; it is returned
+    beside the last, under a name of its own.
 
     Args:
       train, test: (features [N, r], labels [N]).
@@ -48,7 +49,8 @@ def logistic_regression(
 
     Returns:
       `learning_rate`, `weight_decay`, `top1` and `top5` on the test features, and
-      `train_top1`.
+      `train_top1`; `best_epoch`, the first with the best test accuracy, from 1, and
+      `top1_of_best_epoch`.
     """
     from sklearn.preprocessing import StandardScaler
 
@@ -76,18 +78,32 @@ def logistic_regression(
         steps_per_execution=min(steps, 64),
         jit_compile=False,
     )
-    model.fit(x, train[1], batch_size=batch_size, epochs=epochs, verbose=0)
     predict = inference(model, tf.float32)
-    found = {}
-    for name, features, labels in (("train", x, train[1]), ("test", test_x, test[1])):
-        batches = tf.data.Dataset.from_tensor_slices((features, labels)).batch(4096)
-        found[name] = accuracies(predict, batches)[0]
+    on_train, on_test = (
+        tf.data.Dataset.from_tensor_slices(examples).batch(4096)
+        for examples in ((x, train[1]), (test_x, test[1]))
+    )
+    by_epoch: list[np.ndarray] = []
+    after_each = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: by_epoch.append(accuracies(predict, on_test)[0])
+    )
+    model.fit(
+        x,
+        train[1],
+        batch_size=batch_size,
+        epochs=epochs,
+        callbacks=[after_each],
+        verbose=0,
+    )
+    best = int(np.argmax([top1 for top1, _ in by_epoch]))
     return {
         "learning_rate": rate,
         "weight_decay": decay,
-        "train_top1": float(found["train"][0]),
-        "top1": float(found["test"][0]),
-        "top5": float(found["test"][1]),
+        "train_top1": float(accuracies(predict, on_train)[0, 0]),
+        "top1": float(by_epoch[-1][0]),
+        "top5": float(by_epoch[-1][1]),
+        "best_epoch": best + 1,
+        "top1_of_best_epoch": float(by_epoch[best][0]),
     }
 
 
