@@ -7,7 +7,7 @@ shows the direction of the effect, and the predicted numbers its size.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -182,46 +182,63 @@ def ema_aligns() -> Iterator[Comparison]:
         )
 
 
-def time_to_grow(ema_rate: float | None) -> float:
-    """When p reaches .9 p+, from .3 on the parabola; tau(0) = 0 with EMA."""
-    end = 0.9 * TOP
+def times_to_grow(ema_rate: float | None, fractions: Sequence[float]) -> list[float]:
+    """When p reaches each fraction of p+, from .3 on the parabola; tau(0) = 0 with EMA.
+
+    Args:
+      ema_rate: beta, at most .01; None: SimSiam.
+      fractions: above .45, where p begins, and below 1.
+    """
     tau = 1.0 if ema_rate is None else 0.0
     limit = 20.0 if ema_rate is None else 6 / ema_rate
-    times = np.linspace(0, limit, 1001)
+    times = np.linspace(0, limit, 2001)
     levers = Levers(ema_rate=ema_rate, variance=VARIANCE)
     p = flow.integrate(
         modes.flow(levers), (0.3, 0.3**2, tau), times, rtol=1e-9, atol=1e-12
     )[0]
-    after = int(np.argmax(p >= end))
-    around = slice(after - 1, after + 1)
-    return float(np.interp(end, p[around], times[around]))
+    found = []
+    for end in (fraction * TOP for fraction in fractions):
+        after = int(np.argmax(p >= end))
+        around = slice(after - 1, after + 1)
+        found.append(float(np.interp(end, p[around], times[around])))
+    return found
 
 
 def ema_is_slow() -> Iterator[Comparison]:
-    """#9: the time to grow is about 1/beta, for small beta 2 ln(10)/beta."""
+    """#9: the time to grow is about 1/beta, for small beta -2 ln(1 - p/p+)/beta.
+
+    While p follows tau, its lag is of order beta. Before that, while tau is near 0 and p
+    fades, the error is larger: of 4.61 in all, .18 at beta .01.
+    """
     source = "#9 slow EMA: slow training"
+    (alone,) = times_to_grow(None, [0.9])
     yield Comparison(
         source,
         "time to reach .9 p+ from p = .3 (SimSiam, eta 0)",
         modes.travel_time(0.3, 0.9 * TOP, 0.0, 1.0, VARIANCE),
-        time_to_grow(None),
-        tolerance=0.01,
+        alone,
+        tolerance=1e-3,
     )
-    times = {rate: time_to_grow(rate) for rate in (0.01, 0.001, 0.0005)}
+    between = {}
+    for rate in (0.01, 0.001, 0.0005):
+        half, most = times_to_grow(rate, [0.5, 0.9])
+        between[rate] = most - half
+    limit = modes.slow_ema_time(0.9, 1.0) - modes.slow_ema_time(0.5, 1.0)
     for rate in (0.01, 0.001):
         yield Comparison(
             source,
-            f"beta x the same, tau(0) = 0 (beta {rate:g}; limit of beta -> 0)",
-            rate * modes.slow_ema_time(0.9, rate),
-            rate * times[rate],
-            tolerance=0.2,
+            "beta x the time from .5 p+ to .9 p+, from p = .3, tau = 0 "
+            f"(beta {rate:g}; limit of beta -> 0)",
+            limit,
+            rate * between[rate],
+            tolerance=2 * rate,
         )
     yield Comparison(
         source,
-        "ratio of the times at beta .0005 and .001",
+        "ratio of these times at beta .0005 and .001",
         2.0,
-        times[0.0005] / times[0.001],
-        tolerance=0.02,
+        between[0.0005] / between[0.001],
+        tolerance=0.002,
     )
 
 
