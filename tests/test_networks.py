@@ -112,6 +112,41 @@ def test_resnet__gammas_start_at_one_by_default():
         np.testing.assert_array_equal(norm.gamma.numpy(), 1)
 
 
+@pytest.mark.parametrize(
+    ("stem", "layer", "std"),
+    # He et al., 2015, over the outputs: sqrt(2 / (k^2 filters)), torchvision's default.
+    [
+        ("small", "stem", 0.0589),  # 3 x 3, 64 filters
+        ("imagenet", "stem", 0.0253),  # 7 x 7, 64
+        ("small", "stage1_block1_conv1", 0.0589),
+        ("small", "stage2_block1_shortcut", 0.1250),  # 1 x 1, 128
+        ("small", "stage3_block1_conv2", 0.0295),  # 3 x 3, 256
+    ],
+)
+def test_resnet__initial_convolutions(stem, layer, std):
+    model = resnet("resnet18", 32, stem=stem)
+    kernel = model.get_layer(layer).kernel.numpy()
+    assert model.get_layer(layer).bias is None
+    # Of n numbers, the standard deviation is known to 1/sqrt(2n), here 1.7 % at most.
+    assert kernel.std() == pytest.approx(std, rel=0.06)
+    assert abs(kernel.mean()) < 4 * std / kernel.size**0.5
+    # Normal, not truncated: within one deviation lie 68.3 %, uniform would be 57.7.
+    assert np.mean(np.abs(kernel) < std) == pytest.approx(0.683, abs=0.05)
+    assert np.abs(kernel).max() > 2.5 * std
+
+
+@pytest.mark.parametrize("layer", ["projector_dense1", "projector_dense2"])
+def test_projector__initial_kernels(layer):
+    """Uniform within 1/sqrt(inputs) of 0, PyTorch's linear layer; biases of zero."""
+    model = projector(NetworkConfig(projector_hidden=300, projector_dim=200), 400)
+    dense = model.get_layer(layer)
+    bound = dense.kernel.shape[0] ** -0.5
+    kernel = dense.kernel.numpy()
+    assert 0.99 * bound < np.abs(kernel).max() <= bound
+    assert kernel.std() == pytest.approx(bound / 3**0.5, rel=0.02)
+    np.testing.assert_array_equal(dense.bias.numpy(), 0)
+
+
 @pytest.mark.parametrize("convolution", ["stem", "stage2_block1_conv1"])
 def test_resnet__strided_convolutions_pad_symmetrically(convolution):
     """As PyTorch's padding=k//2; Keras' "same" would pad at the far side only."""

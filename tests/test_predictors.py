@@ -430,6 +430,18 @@ def test_matrix__initial_values(name):
     assert w.std() == pytest.approx(1 / 8 / 3**0.5, rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["mlp", "symmetric_mlp"])
+def test_mlp__initial_values(name):
+    predictor = predictors.PREDICTORS[name](predictor_hidden=144, predictor_bias=True)
+    predictor.build((None, 64))
+    for matrix, bound in zip(predictor.matrices, (1 / 8, 1 / 12), strict=True):
+        w = matrix.numpy()
+        assert 0.99 * bound < np.abs(w).max() <= bound
+        assert w.std() == pytest.approx(bound / 3**0.5, rel=0.03)
+    biases = [v for v in predictor.trainable_variables if v.name in ("bias", "beta")]
+    assert len(biases) == 3 and not any(v.numpy().any() for v in biases)
+
+
 # What is trained, and in what precision.
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from tf_dpred import main, recipes
+from tf_dpred import build, main, recipes
 from tf_dpred.errors import Refused
 from tf_dpred.flags import config_from_flags
 
@@ -31,6 +31,162 @@ def test_recipe__is_valid_and_the_same_as_its_flagfile(name, monkeypatch, tmp_pa
     monkeypatch.chdir(tmp_path)
     _, *expanded = recipes.expand(["tf_dpred", f"--recipe={name}"])
     assert config_of(*expanded) == by_flagfile
+
+
+# What the papers and the code of their authors state. SimSiam's rates are converted:
+# its loss is a quarter of ours (configs/cifar10_simsiam.cfg), and half of it with one
+# direction (configs/imagenet_60.cfg).
+SMALL_SETS = {  # arXiv 2102.06810, appendix; its authors' code
+    "backbone": "resnet18",
+    "width": 1.0,
+    "projector_layers": 2,
+    "projector_hidden": 512,
+    "projector_dim": 128,
+    "projector_bn_affine": False,
+    "projector_output_bias": True,
+    "zero_init_last_gamma": False,
+    "optimizer": "sgd",
+    "base_lr": 0.06,
+    "lr_schedule": "constant",
+    "warmup_epochs": 0.0,
+    "momentum": 0.9,
+    "weight_decay": 4e-4,
+    "predictor_weight_decay": None,
+    "predictor_lr_multiplier": 1.0,
+    "batch_size": 128,
+    "epochs": 100,
+    "loss": "cosine",
+    "symmetric_loss": True,
+    "stop_gradient": True,
+    "ema": True,
+    "tau_base": 0.996,
+    "tau_schedule": "constant",
+    "rho": 0.3,
+    "eps": 0.1,
+    "freq": 1,
+    "exponent": 0.5,
+    "eigenvalue_map": "reference",
+    "centered": False,
+}
+CIFAR10 = SMALL_SETS | {
+    "dataset": "cifar10",
+    "views": "cifar",
+    "image_size": 32,
+    "stem": "small",
+    "predictor": "direct",
+}
+IMAGENET = {  # Table 9, and BYOL's code and presets, whose 300 epochs these are
+    "dataset": "imagenet2012",
+    "views": "byol",
+    "image_size": 224,
+    "backbone": "resnet50",
+    "width": 1.0,
+    "stem": "imagenet",
+    "zero_init_last_gamma": True,
+    "projector_layers": 2,
+    "projector_hidden": 4096,
+    "projector_dim": 256,
+    "projector_bn_affine": True,
+    "projector_output_bias": False,
+    "predictor": "direct",
+    "rho": 0.3,
+    "eps": 0.1,
+    "freq": 1,
+    "loss": "cosine",
+    "symmetric_loss": True,
+    "ema": True,
+    "tau_base": 0.99,
+    "tau_schedule": "cosine",
+    "target_init": "independent",
+    "optimizer": "lars",
+    "base_lr": 0.3,
+    "lr_schedule": "cosine",
+    "warmup_epochs": 10.0,
+    "momentum": 0.9,
+    "weight_decay": 1e-6,
+    "batch_size": 4096,
+    "epochs": 300,
+}
+PUBLISHED = {
+    "cifar10": CIFAR10,
+    "cifar10_linear": CIFAR10 | {"predictor": "linear", "predictor_bias": False},
+    "cifar10_byol": CIFAR10
+    | {
+        "predictor": "mlp",
+        "predictor_hidden": 512,
+        "predictor_bias": True,
+        "predictor_bn": "plain",
+    },
+    "cifar10_simsiam": CIFAR10  # arXiv 2011.10566, appendix D: lr .03, decay 5e-4
+    | {
+        "predictor": "mlp",
+        "predictor_hidden": 512,
+        "predictor_bias": True,
+        "predictor_bn": "affine",
+        "ema": False,
+        "projector_hidden": 2048,
+        "projector_dim": 2048,
+        "projector_bn_affine": True,
+        "projector_output_bn": True,
+        "projector_output_bias": False,
+        "base_lr": 0.03 / 4,
+        "lr_schedule": "cosine",
+        "predictor_lr_schedule": "constant",
+        "weight_decay": 4 * 5e-4,
+    },
+    "stl10": SMALL_SETS
+    | {
+        "dataset": "stl10",
+        "split": "train+unlabelled",
+        "views": "stl10",
+        "image_size": 96,
+        "stem": "imagenet",
+        "predictor": "direct",
+        "target_init": "independent",
+    },
+    "imagenet": IMAGENET,
+    "imagenet_40": IMAGENET | {"epochs": 40, "base_lr": 0.45, "tau_base": 0.97},
+    "imagenet_100": IMAGENET | {"epochs": 100, "base_lr": 0.45, "tau_base": 0.99},
+    "imagenet_1000": IMAGENET
+    | {"epochs": 1000, "base_lr": 0.2, "weight_decay": 1.5e-6, "tau_base": 0.996},
+    "imagenet_60": IMAGENET  # Table 9; SimSiam's lr .05 and decay 1e-4
+    | {
+        "epochs": 60,
+        "batch_size": 256,
+        "symmetric_loss": False,
+        "optimizer": "sgd",
+        "base_lr": 0.05 / 2,
+        "weight_decay": 2 * 1e-4,
+        "warmup_epochs": 0.0,
+        "tau_base": 0.99,
+    },
+}
+OWN = {"folder", "quickstart"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipe__values_of_the_papers(name):
+    found = config_of(*recipes.flags(name)).to_dict()
+    assert {key: found[key] for key in PUBLISHED[name]} == PUBLISHED[name]
+
+
+def test_recipe__every_recipe_of_a_paper_has_its_numbers():
+    assert {*PUBLISHED} | OWN == {*NAMES}
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "peak"),
+    # Of BYOL, section 3.3: 0.2 x batch / 256; of the small sets' code, .03.
+    [("imagenet_1000", 1_281_167, 3.2), ("cifar10", 50_000, 0.03)],
+)
+def test_recipe__peak_learning_rate(name, images, peak):
+    config = config_of(*recipes.flags(name))
+    steps = images // config.training.batch_size
+    rate = build.learning_rate(config, steps)
+    warm = config.optimizer.warmup_epochs * steps
+    assert (rate if isinstance(rate, float) else float(rate(warm))) == pytest.approx(
+        peak, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -207,8 +207,8 @@ def times_to_grow(ema_rate: float | None, fractions: Sequence[float]) -> list[fl
 def ema_is_slow() -> Iterator[Comparison]:
     """#9: the time to grow is about 1/beta, for small beta -2 ln(1 - p/p+)/beta.
 
-    While p follows tau, its lag is of order beta. Before that, while tau is near 0 and p
-    fades, the error is larger: of 4.61 in all, .18 at beta .01.
+    While p follows tau, its lag is of order beta. Before that, while tau is near 0 and
+    p fades, the error is larger: of 4.61 in all, .18 at beta .01.
     """
     source = "#9 slow EMA: slow training"
     (alone,) = times_to_grow(None, [0.9])
