@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy import stats
+from scipy import ndimage, stats
 
 from tf_dpred.data import image_ops
 
@@ -107,3 +107,25 @@ def test_decode__png_and_arrays():
 def test_to_uint8__rounds_and_clips():
     values = tf.constant([-9.0, -0.1, 0.0, 0.499, 0.501, 254.6, 255.0, 300.0])
     assert image_ops.to_uint8(values).numpy().tolist() == [0, 0, 0, 0, 1, 255, 255, 255]
+
+
+@pytest.mark.parametrize("degrees", [0.0, 90.0, -90.0, 180.0, 15.0, -3.0, 200.0])
+def test_rotate__against_scipy(degrees):
+    image = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    radians = np.deg2rad(degrees)
+    cosine, sine = np.cos(radians), np.sin(radians)
+    matrix = np.array([[cosine, sine], [-sine, cosine]])
+    offset = 4 - matrix @ [4, 4]
+    expected = np.stack(
+        [
+            ndimage.affine_transform(
+                image[..., c].astype(float), matrix, offset, order=1, mode="reflect"
+            )
+            for c in range(3)
+        ],
+        axis=-1,
+    )
+    found = image_ops.rotate(tf.constant(image), tf.constant(degrees)).numpy()
+    assert np.abs(found - expected).max() <= 0.51
+    if degrees == 90.0:
+        assert np.array_equal(found, np.rot90(image))

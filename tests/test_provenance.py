@@ -32,16 +32,16 @@ def test_write__settings_and_what_computes(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["flags.json"]
 
 
-def test_with_precision__a_run_keeps_what_it_began_with(tmp_path, monkeypatch):
+def test_settled__a_run_keeps_what_it_began_with(tmp_path, monkeypatch):
     made, auto = Workdir(tmp_path), Config.from_dict({"precision": "auto"})
     monkeypatch.setattr(processor, "computes_bfloat16", lambda: True)
-    here = provenance.with_precision(made, auto)
+    here = provenance.settled(made, auto)
     assert here == Config.from_dict({"precision": "mixed_bfloat16"})
     provenance.write(made, here, source(40))
     monkeypatch.setattr(processor, "computes_bfloat16", lambda: False)
-    assert provenance.with_precision(made, auto) == here
+    assert provenance.settled(made, auto) == here
     provenance.check_settings(made, here)
-    elsewhere = provenance.with_precision(Workdir(tmp_path / "new"), auto)
+    elsewhere = provenance.settled(Workdir(tmp_path / "new"), auto)
     assert elsewhere == Config()
 
 

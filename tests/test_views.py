@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
+from tf_dpred.config import Config
 from tf_dpred.data import photometric, views
 from tf_dpred.data.views import ViewSpec, view_pair
 from tf_dpred.errors import Refused
@@ -127,7 +128,7 @@ def test_view_pair__strength_scales_simclr():
 @pytest.mark.parametrize(
     ("name", "strength", "message"),
     [
-        ("byl", 1.0, "--views: received 'byl', accepted: byol, simclr, stl10"),
+        ("byl", 1.0, "--views: received 'byl', accepted: byol, simclr, simsiam, stl10"),
         ("byol", 0.5, "received 0.5, accepted: 1 unless --views=simclr"),
         ("simclr", -1.0, "--view_strength: received -1.0, accepted: at least 0"),
     ],
@@ -345,3 +346,115 @@ def test_augment__crops_at_random():
     lefts = np.array(list(tf.data.Dataset.range(1000).map(left).as_numpy_iterator()))
     # Crops are 128 wide: their left side is uniform in 0..128 (the pixel adds 3.5).
     assert stats.kstest(lefts, "uniform", (3.5, 129)).pvalue > 0.01
+
+
+def turned(spec, count=COUNT):
+    """Which of the 8 symmetries each crop of a 2 x 2 image got, [count]."""
+    image = np.array([[[10], [20]], [[30], [40]]], np.uint8).repeat(3, axis=-1)
+    draws = tf.random.stateless_uniform([count, views.NUM_DRAWS], [0, 1])
+
+    def crop(its_draws):
+        return views.random_crops(tf.constant(image), [spec], 2, its_draws[None])[0]
+
+    found = tf.data.Dataset.from_tensor_slices(draws).map(crop).batch(count)
+    found = next(iter(found)).numpy()[..., 0]
+    ups = (image[..., 0], image[::-1, :, 0])
+    sides = [np.rot90(up, quarters) for up in ups for quarters in range(4)]
+    return np.argmax([(found == side).all((1, 2)) for side in sides], axis=0)
+
+
+def test_random_crops__turns_and_flips():
+    assert not turned(only()).any()
+    flipped = turned(only(vertical_flip_probability=0.3))
+    assert set(flipped) == {0, 4}
+    assert_frequency(flipped == 4, 0.3)
+    quarter = turned(only(rotate90_probability=1.0))
+    for number in range(4):
+        assert_frequency(quarter == number, 0.25)
+    both = turned(only(vertical_flip_probability=0.5, rotate90_probability=0.4))
+    # Turned by 0 too, and the flip is drawn by itself.
+    assert_frequency(np.isin(both, (0, 4)), 0.7)
+    assert_frequency(both >= 4, 0.5)
+    assert_frequency(both == 5, 0.5 * 0.1)
+
+
+def test_random_crops__turns_leave_the_rest_of_a_view_alone():
+    """The bits that decide a turn are none that decide a flip or a jitter."""
+    draws = tf.random.stateless_uniform([COUNT, views.NUM_DRAWS], [0, 1])
+    first = draws[:, views.image_ops.CROP_DRAWS :].numpy()
+    last = np.modf(first * 4096)[0]
+    assert stats.kstest(last.ravel(), "uniform").pvalue > 0.01
+    assert np.abs(np.corrcoef(first.T, last.T)[:11, 11:]).max() < 0.06
+
+
+CHANGES = {
+    "crop_scale": "0.2,1",
+    "crop_ratio": "1,2",
+    "interpolation": "bilinear",
+    "flip": 0.0,
+    "vertical_flip": 0.5,
+    "rotate90": 0.25,
+    "rotate": 15.0,
+    "jitter": "0.1,0.2,0.3,0.05",
+    "jitter_probability": 0.7,
+    "jitter_style": "blend",
+    "gray": 0.1,
+    "blur": 0.6,
+    "blur_sigma": "0.5,1",
+    "solarize": 0.4,
+}
+CHANGED = ViewSpec(
+    crop_scale=(0.2, 1.0),
+    crop_ratio=(1.0, 2.0),
+    interpolation="bilinear",
+    flip_probability=0.0,
+    vertical_flip_probability=0.5,
+    rotate90_probability=0.25,
+    rotation=15.0,
+    jitter_probability=0.7,
+    brightness=0.1,
+    contrast=0.2,
+    saturation=0.3,
+    hue=0.05,
+    jitter_style="blend",
+    grayscale_probability=0.1,
+    blur_probability=0.6,
+    blur_sigma=(0.5, 1.0),
+    solarize_probability=0.4,
+)
+
+
+def test_of_config__every_setting_of_both_views_and_of_the_second():
+    byol = view_pair("byol")
+    both = views.of_config(Config.from_dict({"views": "byol", **CHANGES}))
+    assert both == (CHANGED, CHANGED)
+    second = {f"view2_{name}": value for name, value in CHANGES.items()}
+    config = Config.from_dict({"views": "byol", **second})
+    assert views.of_config(config) == (byol.first, CHANGED)
+    # The second one's own wins over that of both.
+    mixed = Config.from_dict({"views": "byol", "blur": 0.3, "view2_blur": 0.2})
+    found = views.of_config(mixed)
+    assert (found.first.blur_probability, found.second.blur_probability) == (0.3, 0.2)
+    assert found.second.solarize_probability == 0.2  # as byol has it
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("crop_scale", "0.2", "2 numbers from 0.0001 to 1, with commas"),
+        ("crop_scale", "1,0.2", "the first not above the second"),
+        ("crop_scale", "0,1", "2 numbers from 0.0001 to 1"),
+        ("view2_jitter", "0.4,0.4,0.4", "4 numbers from 0 to 2"),
+        ("blur_sigma", "a,b", "2 numbers from 0.01 to 100"),
+        ("blur_sigma", "nan,1", "2 numbers from 0.01 to 100"),
+        ("flip", 1.5, "at least 0.0 and at most 1.0"),
+        ("rotate", 200.0, "at least 0.0 and at most 180.0"),
+        ("mean", "0.5", "3 numbers from 0 to 1"),
+        ("std", "0,0,0", "3 numbers from 0.001 to 1"),
+    ],
+)
+def test_of_config__refused(name, value, accepted):
+    with pytest.raises(Refused) as refusal:
+        Config.from_dict({name: value})
+    assert str(refusal.value).startswith(f"--{name}: received {value!r}, accepted: ")
+    assert accepted in str(refusal.value)

@@ -116,7 +116,7 @@ def _network(name: str, config: Config, backbone: Backbone | None) -> keras.Mode
         made = given.copied(own) if is_shared else given.made(own)
     if config.network.freeze is not None:
         backbones.freeze(made, config.network.freeze)
-    images = Preprocessing.of_views(config.data.views)
+    images = Preprocessing.of(config)
     return encoder.network(made, config.network, images.mean, images.std, name)
 
 
@@ -189,7 +189,7 @@ def knn_monitor(
     bank, test = (
         pipeline.evaluation_images(
             source,
-            Preprocessing.of_views(config.data.views),
+            Preprocessing.of(config),
             config.data.image_size,
             pipeline.EVALUATION_BATCH,
         )

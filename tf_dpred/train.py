@@ -12,11 +12,10 @@ from absl import logging
 
 from tf_dpred import build, errors
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.data import pipeline
+from tf_dpred.data import pipeline, views
 from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.datasets import training_source
 from tf_dpred.data.source import Source
-from tf_dpred.data.views import view_pair
 from tf_dpred.encoders import initial
 from tf_dpred.networks import backbones
 from tf_dpred.records import checkpoints, flags_json, provenance
@@ -62,7 +61,7 @@ class Pretraining:
         try:
             if self.place.is_chief:
                 self.lock.acquire()
-            self.config = config = provenance.with_precision(self.workdir, config)
+            self.config = config = provenance.settled(self.workdir, config)
             provenance.check_settings(self.workdir, config)
             # Before any tensor is made: devices cannot be set up once they are used.
             self.strategy = devices.setup(config.training)
@@ -78,10 +77,11 @@ class Pretraining:
         config = self.config
         if backbone is None:
             backbones.check_name(config.network.backbone)
-        self.pair = view_pair(config.data.views, config.data.view_strength)
+        self.pair = views.of_config(config)
         record = self.workdir.bad_images if self.place.is_chief else None
         self.bad_images = BadImages(config.data.max_bad_images, record)
         self.source = source or training_source(config, self.bad_images)
+        self.config = config = pipeline.with_measured(config, self.source)
         if config.data.keep_last_batch and self.strategy.num_replicas_in_sync > 1:
             refuse(
                 "keep_last_batch",
@@ -184,7 +184,7 @@ class Pretraining:
     def _fit_epochs(self, first: int, stop: int, step_in_epoch: int = 0) -> None:
         """Trains epochs first, ..., stop - 1; the first one from `step_in_epoch` on."""
         training = self.config.training
-        views = pipeline.training_views(
+        stream = pipeline.training_views(
             self.source,
             self.pair,
             self.config.data.image_size,
@@ -200,10 +200,10 @@ class Pretraining:
         )
         if self.place.workers > 1:
             each = training.batch_size // self.strategy.num_replicas_in_sync
-            parts = views.rebatch(each, drop_remainder=True)
-            views = self.strategy.distribute_datasets_from_function(lambda _: parts)
+            parts = stream.rebatch(each, drop_remainder=True)
+            stream = self.strategy.distribute_datasets_from_function(lambda _: parts)
         self.model.fit(
-            views,
+            stream,
             initial_epoch=first,
             epochs=stop,
             steps_per_epoch=self.steps_per_epoch - step_in_epoch,

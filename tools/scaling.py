@@ -161,7 +161,7 @@ def job_of(config: Config) -> Job:
 
     devices.set_precision(devices.precision_of(config.training))
     image_size, d = config.data.image_size, config.network.projector_dim
-    preprocessing = Preprocessing.of_views(config.data.views)
+    preprocessing = Preprocessing.of(config)
     backbone = backbones.backbone(config.network, image_size)
     network = encoder.network(
         backbone, config.network, preprocessing.mean, preprocessing.std, "online"

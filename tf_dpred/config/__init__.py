@@ -30,7 +30,8 @@ from tf_dpred.config.sections import (
     OptimizerConfig,
     TrainingConfig,
 )
-from tf_dpred.config.setting import Section, checked_text, field_types, refuse
+from tf_dpred.config.setting import Numbers, Section, checked_text, field_types, refuse
+from tf_dpred.config.view import SecondViewConfig, ViewConfig
 
 __all__ = [
     "METHODS",
@@ -45,11 +46,14 @@ __all__ = [
     "EvaluationConfig",
     "FilesConfig",
     "NetworkConfig",
+    "Numbers",
     "ObjectiveConfig",
     "OptimizerConfig",
     "PredictorConfig",
     "PredictorFacts",
+    "SecondViewConfig",
     "TrainingConfig",
+    "ViewConfig",
     "expand_paths",
     "field_types",
     "refuse",
@@ -57,6 +61,8 @@ __all__ = [
 
 SECTIONS: dict[str, type[Section]] = {
     "data": DataConfig,
+    "view": ViewConfig,
+    "view2": SecondViewConfig,
     "network": NetworkConfig,
     "predictor": PredictorConfig,
     "objective": ObjectiveConfig,
@@ -93,6 +99,8 @@ class Config:
 
     method: str = "directpred"
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    view: ViewConfig = dataclasses.field(default_factory=ViewConfig)
+    view2: Any = dataclasses.field(default_factory=SecondViewConfig)
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
     predictor: PredictorConfig = dataclasses.field(default_factory=PredictorConfig)
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from tf_dpred.config.setting import Section, refuse, setting
+from tf_dpred.config.setting import Numbers, Section, refuse, setting
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
@@ -27,10 +27,33 @@ class DataConfig(Section):
     views: str = setting(
         "digits",
         "augmentation preset",
-        choices=("byol", "simclr", "stl10", "cifar", "digits"),
+        choices=(
+            "byol",
+            "simclr",
+            "simsiam",
+            "stl10",
+            "cifar",
+            "digits",
+            "satellite",
+            "histology",
+            "microscopy",
+            "documents",
+        ),
     )
     view_strength: float = setting(
         1.0, "colour jitter strength of --views=simclr", at_least=0.0, at_most=2.0
+    )
+    normalize: str = setting(
+        "recipe",
+        "mean and std of the images: those of --views, or measured on the training "
+        "images at the start",
+        choices=("recipe", "data"),
+    )
+    mean: str | None = setting(
+        None, "of red, green and blue in [0, 1]: 0.5,0.5,0.5", numbers=Numbers(3, 0, 1)
+    )
+    std: str | None = setting(
+        None, "of red, green and blue in [0, 1]", numbers=Numbers(3, 1e-3, 1)
     )
     augment_on: str = setting(
         "host",
@@ -81,6 +104,7 @@ class NetworkConfig(Section):
         None,
         "weights that both networks start from: a .keras, .h5 or .weights.h5 file, a "
         "torchvision ResNet's .pth or .npz, a work directory or an export",
+        path="a file or a directory",
     )
     freeze: str | None = setting(
         None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from tf_dpred.config import paths
 from tf_dpred.config.text import printable
@@ -29,6 +29,45 @@ def refuse(name: str, received: Any, accepted: str, *, detail: str = "") -> NoRe
     raise Refused(printable(line))
 
 
+class Numbers(NamedTuple):
+    """What a text such as "0.2,1" may be.
+
+    Attributes:
+      how_many: of the numbers.
+      least, most: that each may be.
+      rising: the first must not be above the second.
+    """
+
+    how_many: int
+    least: float
+    most: float
+    rising: bool = False
+
+    @staticmethod
+    def of(text: str) -> tuple[float, ...]:
+        """The numbers of a text.
+
+        Raises:
+          ValueError: it is none.
+        """
+        return tuple(float(part) for part in text.split(","))
+
+    def accept(self, text: str) -> bool:
+        """Whether a text is such numbers."""
+        try:
+            found = self.of(text)
+        except ValueError:
+            return False
+        inside = all(self.least <= number <= self.most for number in found)
+        order = not self.rising or list(found) == sorted(found)
+        return len(found) == self.how_many and inside and order
+
+    def __str__(self) -> str:
+        order = ", the first not above the second" if self.rising else ""
+        least, most = f"{self.least:g}", f"{self.most:g}"
+        return f"{self.how_many} numbers from {least} to {most}, with commas{order}"
+
+
 def setting(
     default: Any,
     help: str,
@@ -40,16 +79,19 @@ def setting(
     below: float | None = None,
     path: str | None = None,
     listed: bool = False,
+    numbers: Numbers | None = None,
 ) -> Any:
     """A dataclass field with the help text and the range of its flag.
 
     A path says what it is the path of, "a directory". `listed`: several, with commas.
+    `numbers`: the text is several numbers.
     """
     metadata = {
         "help": help,
         "choices": choices,
         "path": path,
         "listed": listed,
+        "numbers": numbers,
         "bounds": {
             "at least": at_least,
             "above": above,
@@ -114,11 +156,12 @@ def checked_text(field: dataclasses.Field, value: str) -> str:
     Raises:
       Refused: see `paths.expand`.
     """
-    accepted = field.metadata["path"] or "text"
+    numbers = field.metadata["numbers"]
+    accepted = field.metadata["path"] or str(numbers or "text")
     if field.default is None:
         accepted += " (or none)"
     if field.metadata["path"] is None:
-        if not value.strip():
+        if not value.strip() or (numbers and not numbers.accept(value)):
             refuse(field.name, value, accepted)
         return value
     try:

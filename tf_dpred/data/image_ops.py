@@ -87,6 +87,29 @@ def crop_and_resize(
     return to_uint8(tf.image.resize(crop, [size, size], method))
 
 
+def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
+    """Turns a uint8 image [S, S, 3] about its centre, counter-clockwise.
+
+    What comes in at the border is the mirrored image; bilinear.
+    """
+    radians = degrees * (np.pi / 180.0)
+    cosine, sine, zero = tf.cos(radians), tf.sin(radians), tf.zeros([])
+    middle = (image.shape[0] - 1) / 2
+    # (x, y) of the result -> (x, y) of the image.
+    right = middle - cosine * middle + sine * middle
+    down = middle - sine * middle - cosine * middle
+    matrix = tf.stack([cosine, -sine, right, sine, cosine, down, zero, zero])
+    turned = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(image[tf.newaxis], tf.float32),
+        transforms=matrix[tf.newaxis],
+        output_shape=image.shape[:2],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )
+    return tf.ensure_shape(to_uint8(turned[0]), image.shape)
+
+
 def center_box(height: tf.Tensor, width: tf.Tensor, fraction: float) -> tf.Tensor:
     """Central square of `fraction` of the short side: int32 top, left, side, side."""
     short = tf.cast(tf.minimum(height, width), tf.float32)

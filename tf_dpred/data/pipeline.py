@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
-from tf_dpred.config import refuse
+from tf_dpred.config import Config, refuse
 from tf_dpred.data import attempts, views
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Example, Load, Source
@@ -39,6 +40,8 @@ _as_it_is = tf.autograph.experimental.do_not_convert
 
 # Images of one batch where features are computed.
 EVALUATION_BATCH = 256
+# Images whose mean and standard deviation `--normalize=data` takes.
+MEASURED = 512
 
 
 def steps_per_epoch(source: Source, batch_size: int, keep_last: bool = False) -> int:
@@ -224,6 +227,33 @@ def first_images(
         )
     )
     return np.stack(list(images.as_numpy_iterator()))
+
+
+def with_measured(config: Config, source: Source) -> Config:
+    """`config` with the mean and std of the images where `--normalize=data` asks.
+
+    They are those of the pixels of `MEASURED` images, as evaluation sees them.
+    """
+    data = config.data
+    if data.normalize != "data" or None not in (data.mean, data.std):
+        return config
+    count = min(MEASURED, source.num_examples)
+    images = first_images(
+        source,
+        Preprocessing.of(config),
+        data.image_size,
+        count,
+        seed=config.training.seed,
+    )
+    pixels = images.reshape(-1, 3) / 255.0
+    # A channel of one value has no deviation that could be divided by.
+    found = {"mean": pixels.mean(axis=0), "std": pixels.std(axis=0).clip(1e-3)}
+    texts = {
+        name: getattr(data, name) or ",".join(f"{value:.4f}" for value in values)
+        for name, values in found.items()
+    }
+    logging.info("--normalize=data: mean %s, std %s", texts["mean"], texts["std"])
+    return Config.from_dict({**config.to_dict(), **texts})
 
 
 def views_from_crops(pair: ViewPair):

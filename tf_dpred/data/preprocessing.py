@@ -6,11 +6,12 @@ see images as it saw them while it was trained. Whoever only encodes needs no vi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import tensorflow as tf
 
-from tf_dpred.config import refuse
+from tf_dpred.config import Config, Numbers, refuse
 from tf_dpred.data import image_ops
 
 
@@ -44,6 +45,17 @@ class Preprocessing:
             refuse("views", name, ", ".join(PREPROCESSING))
         return PREPROCESSING[name]
 
+    @classmethod
+    def of(cls, config: Config) -> Preprocessing:
+        """That of the encoders of a run."""
+        changes: dict[str, Any] = {}
+        for name in ("mean", "std"):
+            if (text := getattr(config.data, name)) is not None:
+                changes[name] = Numbers.of(text)
+        if config.view.interpolation is not None:
+            changes["interpolation"] = config.view.interpolation
+        return replace(cls.of_views(config.data.views), **changes)
+
     def evaluation_view(self, image: tf.Tensor, size: int) -> tf.Tensor:
         """The central square of an image, resized.
 
@@ -73,7 +85,12 @@ _IMAGENET = Preprocessing(
 PREPROCESSING: dict[str, Preprocessing] = {
     "byol": _IMAGENET,
     "simclr": _IMAGENET,
+    "simsiam": replace(_IMAGENET, interpolation="bilinear"),
     "stl10": Preprocessing(),
     "cifar": Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)),
     "digits": Preprocessing(),
+    "satellite": _IMAGENET,
+    "histology": _IMAGENET,
+    "microscopy": _IMAGENET,
+    "documents": _IMAGENET,
 }

@@ -8,12 +8,12 @@ blur), of many crops of one size: by `distort_each` on the host's CPU, or by
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_dpred.config import refuse
+from tf_dpred.config import Config, Numbers, refuse
 from tf_dpred.data import choice, image_ops, photometric
 
 DISTORT_DRAWS = 11
@@ -29,6 +29,9 @@ class ViewSpec:
       crop_ratio: range of the crop's aspect (width / height), log-uniform.
       interpolation: "bicubic" or "bilinear".
       flip_probability: of a left-right flip.
+      vertical_flip_probability: of an upside-down flip.
+      rotate90_probability: of a turn by 0, 90, 180 or 270 degrees, each as likely.
+      rotation: largest turn in degrees, either way; the border is mirrored.
       jitter_probability: that all four jitter operations are applied, else none.
       brightness, contrast, saturation, hue: half-widths of the jitter's ranges.
       jitter_style: "hsv" as in BYOL: brightness is added, contrast is about the mean
@@ -45,6 +48,9 @@ class ViewSpec:
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: str = "bicubic"
     flip_probability: float = 0.5
+    vertical_flip_probability: float = 0.0
+    rotate90_probability: float = 0.0
+    rotation: float = 0.0
     jitter_probability: float = 0.8
     brightness: float = 0.4
     contrast: float = 0.4
@@ -137,13 +143,132 @@ def _digits() -> ViewPair:
     return ViewPair(view, view)
 
 
+def _simsiam() -> ViewPair:
+    """SimSiam, arXiv 2011.10566, section 4.1, made with torchvision."""
+    view = ViewSpec(
+        crop_scale=(0.2, 1.0),
+        interpolation="bilinear",
+        saturation=0.4,
+        jitter_style="blend",
+        blur_probability=0.5,
+        blur_padding="reflect",
+    )
+    return ViewPair(view, view)
+
+
+def _satellite() -> ViewPair:
+    """Our own, for images from above: there is no up, and colours mean something."""
+    view = ViewSpec(
+        crop_scale=(0.2, 1.0),
+        vertical_flip_probability=0.5,
+        rotate90_probability=1.0,
+        hue=0.05,
+        blur_probability=0.5,
+        blur_padding="reflect",
+    )
+    return ViewPair(view, view)
+
+
+def _histology() -> ViewPair:
+    """Our own, for stained tissue: no up; the stain varies, in hue too."""
+    view = ViewSpec(
+        crop_scale=(0.2, 1.0),
+        vertical_flip_probability=0.5,
+        rotate90_probability=1.0,
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+        hue=0.1,
+        blur_probability=0.5,
+        blur_padding="reflect",
+    )
+    return ViewPair(view, view)
+
+
+def _microscopy() -> ViewPair:
+    """Our own, for images whose colour is no light: intensity alone is jittered."""
+    view = ViewSpec(
+        crop_scale=(0.2, 1.0),
+        vertical_flip_probability=0.5,
+        rotate90_probability=1.0,
+        saturation=0.0,
+        hue=0.0,
+        grayscale_probability=0.0,
+        blur_probability=0.5,
+        blur_padding="reflect",
+    )
+    return ViewPair(view, view)
+
+
+def _documents() -> ViewPair:
+    """Our own, for pages: text is never mirrored, and most of it stays."""
+    view = ViewSpec(
+        crop_scale=(0.5, 1.0),
+        flip_probability=0.0,
+        rotation=3.0,
+        saturation=0.2,
+        hue=0.05,
+        blur_probability=0.3,
+        blur_sigma=(0.1, 1.0),
+        blur_padding="reflect",
+    )
+    return ViewPair(view, view)
+
+
 VIEWS: dict[str, Callable[..., ViewPair]] = {
     "byol": _byol,
     "simclr": _simclr,
+    "simsiam": _simsiam,
     "stl10": _stl10,
     "cifar": _cifar,
     "digits": _digits,
+    "satellite": _satellite,
+    "histology": _histology,
+    "microscopy": _microscopy,
+    "documents": _documents,
 }
+
+# Settings of one number or name -> the attributes of a `ViewSpec`.
+_ATTRIBUTES = {
+    "interpolation": "interpolation",
+    "flip": "flip_probability",
+    "vertical_flip": "vertical_flip_probability",
+    "rotate90": "rotate90_probability",
+    "rotate": "rotation",
+    "jitter_probability": "jitter_probability",
+    "jitter_style": "jitter_style",
+    "gray": "grayscale_probability",
+    "blur": "blur_probability",
+    "solarize": "solarize_probability",
+}
+_RANGES = ("crop_scale", "crop_ratio", "blur_sigma")
+
+
+def of_config(config: Config) -> ViewPair:
+    """The views of a run: the recipe `--views`, with what other settings change."""
+    pair = view_pair(config.data.views, config.data.view_strength)
+    both = _changes(config.view, "")
+    alone = _changes(config.view2, "view2_")
+    return ViewPair(replace(pair.first, **both), replace(pair.second, **(both | alone)))
+
+
+def _changes(section: Any, prefix: str) -> dict[str, Any]:
+    """Attributes of a `ViewSpec` that a section sets."""
+    given = {
+        field.name.removeprefix(prefix): getattr(section, field.name)
+        for field in fields(section)
+        if getattr(section, field.name) is not None
+    }
+    changed: dict[str, Any] = {}
+    for name, value in given.items():
+        if name == "jitter":
+            names = ("brightness", "contrast", "saturation", "hue")
+            changed |= dict(zip(names, Numbers.of(value), strict=True))
+        elif name in _RANGES:
+            changed[name] = Numbers.of(value)
+        else:
+            changed[_ATTRIBUTES[name]] = value
+    return changed
 
 
 def view_pair(name: str, strength: float = 1.0) -> ViewPair:
@@ -191,9 +316,34 @@ def random_crops(
         [spec.crop_ratio for spec in specs],
     )
     return [
-        image_ops.crop_and_resize(image, box, size, spec.interpolation)
-        for box, spec in zip(tf.unstack(boxes), specs, strict=True)
+        _turn(
+            image_ops.crop_and_resize(image, box, size, spec.interpolation), row, spec
+        )
+        for box, row, spec in zip(
+            tf.unstack(boxes), tf.unstack(draws), specs, strict=True
+        )
     ]
+
+
+def _turn(crop: tf.Tensor, draws: tf.Tensor, spec: ViewSpec) -> tf.Tensor:
+    """Turns a crop, uint8 [S, S, 3], as a spec asks.
+
+    Its random numbers are the last 11 bits of those of `distort`, which decides by the
+    first ones: recipes without turns keep the views that they have.
+    """
+    drawn = draws[image_ops.CROP_DRAWS :] * 4096.0
+    upside_down, turned, quarters, angle, *_ = tf.unstack(drawn - tf.floor(drawn))
+    if spec.vertical_flip_probability:
+        flips = upside_down < spec.vertical_flip_probability
+        crop = tf.where(flips, crop[::-1], crop)
+    if spec.rotate90_probability:
+        number = tf.cast(4.0 * quarters, tf.int32)
+        turns = tf.where(turned < spec.rotate90_probability, number, 0)
+        crop = tf.ensure_shape(tf.image.rot90(crop, turns), crop.shape)
+    if spec.rotation:
+        degrees = spec.rotation * (2.0 * angle - 1.0)
+        crop = image_ops.rotate(crop, degrees)
+    return crop
 
 
 def blur_taps(spec: ViewSpec, size: int) -> int:

@@ -43,7 +43,7 @@ class Encoder:
     @property
     def preprocessing(self) -> Preprocessing:
         """Central crop, interpolation and normalisation of its images."""
-        return Preprocessing.of_views(self.config.data.views)
+        return Preprocessing.of(self.config)
 
     @property
     def image_size(self) -> int:
@@ -106,7 +106,7 @@ def untrained(config: Config) -> Encoder:
 
 
 def _network(config: Config, name: str) -> keras.Model:
-    preprocessing = Preprocessing.of_views(config.data.views)
+    preprocessing = Preprocessing.of(config)
     backbone = backbones.backbone(config.network, config.data.image_size)
     return network(
         backbone, config.network, preprocessing.mean, preprocessing.std, name

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tf_dpred.config import Config, NetworkConfig, expand_paths, refuse
+from tf_dpred.config import (
+    Config,
+    NetworkConfig,
+    SecondViewConfig,
+    ViewConfig,
+    expand_paths,
+    refuse,
+)
 from tf_dpred.records import flags_json
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import json_files
@@ -55,8 +62,10 @@ def of_encoder(given: Mapping[str, Any]) -> Config:
     if given.get("dataset", trained["dataset"]) != trained["dataset"]:
         merged = {k: v for k, v in merged.items() if k not in _OF_THE_DATASET}
     config = Config.from_dict({**merged, **given})
-    fixed = [field.name for field in dataclasses.fields(NetworkConfig)]
-    for name in (*fixed, "image_size", "views", "view_strength"):
+    sections = (NetworkConfig, ViewConfig, SecondViewConfig)
+    fixed = [field.name for kind in sections for field in dataclasses.fields(kind)]
+    of_images = ("image_size", "views", "view_strength", "normalize", "mean", "std")
+    for name in (*fixed, *of_images):
         if name in given and given[name] != trained[name]:
             refuse(name, given[name], f"{trained[name]!r}, as it was trained")
     return config

@@ -13,10 +13,9 @@ from absl import logging
 
 from tf_dpred import schedules
 from tf_dpred.config import Config, EvaluationConfig, FilesConfig, refuse
-from tf_dpred.data import pipeline
+from tf_dpred.data import pipeline, views
 from tf_dpred.data.bad_images import named_errors
 from tf_dpred.data.source import Source
-from tf_dpred.data.views import view_pair
 from tf_dpred.encoders import restore
 from tf_dpred.encoders.restore import Encoder
 from tf_dpred.evaluation import finetune as tuning
@@ -78,8 +77,7 @@ class Evaluation:
         self.seed = config.training.seed
         self.strategy = devices.prepare(config.training, "float32")
         self.encoder = restore.open_encoder(config)
-        trained = self.encoder.config.data
-        self.pair = view_pair(trained.views, trained.view_strength)
+        self.pair = views.of_config(self.encoder.config)
         self.train, self.test = labelled.require_splits(config)
         train, test = self.train.num_classes, self.test.num_classes
         assert train is not None and test is not None  # `require_splits` saw to it

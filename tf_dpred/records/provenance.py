@@ -52,19 +52,24 @@ def write(
     json_files.write(workdir.flags, record)
 
 
-def with_precision(workdir: Workdir, config: Config) -> Config:
-    """Settings that name a precision where `config` says `auto`.
+def settled(workdir: Workdir, config: Config) -> Config:
+    """The settings of a run, with what it found by itself at its start.
 
-    A run that is continued keeps the one that it began with, on any device.
+    That is the precision where `config` says `auto`, and the mean and std that it
+    measured where it says `--normalize=data`: a run that is continued keeps them, on
+    any device. Those that are not measured yet are left None.
     """
-    if config.training.precision != "auto":
-        return config
     recorded = (flags_json.read(workdir) or {}).get("flags", {})
-    precision = recorded.get("precision") or devices.precision_of(config.training)
-    logging.info(
-        "--precision=auto: %s%s", precision, ", as it began" if recorded else ""
-    )
-    return Config.from_dict({**config.to_dict(), "precision": precision})
+    found: dict[str, Any] = {}
+    if config.training.precision == "auto":
+        here = devices.precision_of(config.training)
+        found["precision"] = recorded.get("precision") or here
+        began = ", as it began" if recorded else ""
+        logging.info("--precision=auto: %s%s", found["precision"], began)
+    if config.data.normalize == "data":
+        names = [n for n in ("mean", "std") if getattr(config.data, n) is None]
+        found |= {name: recorded.get(name) for name in names}
+    return Config.from_dict({**config.to_dict(), **found}) if found else config
 
 
 def check_settings(workdir: Workdir, config: Config) -> None:

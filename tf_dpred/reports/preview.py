@@ -8,12 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpred.config import Config, FilesConfig
-from tf_dpred.data import pipeline
+from tf_dpred.data import pipeline, views
 from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.datasets import training_source
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
-from tf_dpred.data.views import view_pair
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.reports import tiles
 
@@ -54,11 +53,11 @@ def picture(config: Config, source: Source) -> np.ndarray:
       config: of the run.
       source: its training images.
     """
-    pair = view_pair(config.data.views, config.data.view_strength)
+    pair = views.of_config(config)
     size, seed = config.data.image_size, config.training.seed
     count = min(IMAGES, source.num_examples)
-    views = pipeline.training_views(source, pair, size, count, seed=seed)
-    view1, view2 = (view.numpy() for view in next(iter(views)))
-    preprocessing = Preprocessing.of_views(config.data.views)
+    stream = pipeline.training_views(source, pair, size, count, seed=seed)
+    view1, view2 = (view.numpy() for view in next(iter(stream)))
+    preprocessing = Preprocessing.of(config)
     clean = pipeline.first_images(source, preprocessing, size, count, seed=seed)
     return tiles.rows(np.concatenate([clean, view1, view2], axis=1))

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     config = tf_dpred_flags.config_from_flags()
     devices.setup(config.training)
     size = config.data.image_size
-    preprocessing = Preprocessing.of_views(config.data.views)
+    preprocessing = Preprocessing.of(config)
     backbone = backbones.backbone(config.network, size)
     network = encoder.network(
         backbone, config.network, preprocessing.mean, preprocessing.std, "online"
