@@ -1,6 +1,7 @@
 """Weights that a run starts from: what fits is taken, what does not is named."""
 
 import json
+import sys
 
 import keras
 import numpy as np
@@ -145,6 +146,16 @@ def other_arrays(path):
     return path / "x.npz"
 
 
+def damaged_npz(path):
+    (path / "x.npz").write_bytes(b"PK")
+    return path / "x.npz"
+
+
+def without_torch(path):
+    (path / "x.pth").touch()
+    return path / "x.pth"
+
+
 def empty_directory(path):
     return path
 
@@ -161,11 +172,14 @@ def other_network(path):
         (no_suffix, "accepted: a .keras, .h5"),
         (damaged, "accepted: a whole Keras file"),
         (other_arrays, "with entries such as a, accepted: a torchvision ResNet's"),
+        (damaged_npz, "accepted: a whole npz file (File is not a zip file)."),
+        (without_torch, "accepted: an npz file of its arrays, or with PyTorch: pip"),
         (empty_directory, "accepted: a .keras, .h5"),
         (other_network, "which has 0 of the 100 arrays of this one (without stage1"),
     ],
 )
-def test_init__refused(made, message, tmp_path):
+def test_init__refused(made, message, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
     path = made(tmp_path)
     with pytest.raises(Refused) as refusal:
         started(path)

@@ -177,16 +177,20 @@ def _of_torchvision(path: Path, config: Config) -> dict[tuple[str, str], np.ndar
     if name not in ARCHITECTURES:
         accepted = f"a Keras file for this backbone, or {', '.join(ARCHITECTURES)}"
         refuse("init", str(path), accepted, detail=f" with --backbone={name}")
-    try:
-        state = _torch_state(path) if path.suffix != ".npz" else dict(np.load(path))
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        refuse("init", str(path), f"a whole npz file ({error})")
+    state = _npz(path) if path.suffix == ".npz" else _torch_state(path)
     arrays = torch.from_state_dict(state)
     if not arrays:
         names = ", ".join(list(state)[:3])
         detail = f" with entries such as {names}"
         refuse("init", str(path), "a torchvision ResNet's state dict", detail=detail)
     return arrays
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return dict(np.load(path))
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        refuse("init", str(path), f"a whole npz file ({error})")
 
 
 def _torch_state(path: Path) -> dict[str, np.ndarray]:
@@ -201,9 +205,13 @@ def _torch_state(path: Path) -> dict[str, np.ndarray]:
             text=True,
         )
         if done.returncode:
-            reason = done.stderr.strip().splitlines()[-1]
+            lines = done.stderr.splitlines()
+            errors = [
+                line for line in lines if re.match(r"[\w.]+(Error|Exception):", line)
+            ]
+            reason = (errors or lines or ["PyTorch ended"])[0]
             refuse("init", str(path), f"a state dict that PyTorch reads ({reason})")
-        return dict(np.load(arrays))
+        return _npz(arrays)
 
 
 def _layers(keys: Iterable[tuple[Any, ...]]) -> str:
