@@ -172,7 +172,7 @@ def other_network(path):
         (no_suffix, "accepted: a .keras, .h5"),
         (damaged, "accepted: a whole Keras file"),
         (other_arrays, "with entries such as a, accepted: a torchvision ResNet's"),
-        (damaged_npz, "accepted: a whole npz file (File is not a zip file)."),
+        (damaged_npz, "accepted: a whole npz file."),
         (without_torch, "accepted: an npz file of its arrays, or with PyTorch: pip"),
         (empty_directory, "accepted: a .keras, .h5"),
         (other_network, "which has 0 of the 100 arrays of this one (without stage1"),
