@@ -26,10 +26,7 @@ def write_good(folder: Path) -> dict[str, np.ndarray]:
     image.convert("CMYK").save(folder / "cmyk.jpg", quality=95)
     image.convert("L").save(folder / "gray.jpg", quality=95)
     for number in range(2, 9):
-        exif = Image.Exif()
-        exif[0x0112] = number
-        exif[0x010F] = "Maker"
-        image.save(folder / f"exif{number}.jpg", quality=95, exif=exif)
+        image.save(folder / f"exif{number}.jpg", quality=95, exif=exif_of(number))
     image.save(folder / "plain.png")
     image.convert("L").save(folder / "gray.png")
     image.convert("LA").save(folder / "gray_alpha.png")
@@ -40,12 +37,26 @@ def write_good(folder: Path) -> dict[str, np.ndarray]:
     Image.fromarray(sixteen).save(folder / "sixteen_bits.png")
     image.save(folder / "animated.gif", save_all=True, append_images=other)
     image.save(folder / "plain.bmp")
+    image.convert("P").save(folder / "palette.bmp")
+    image.convert("L").save(folder / "gray.bmp")
+    image.convert("1").save(folder / "one_bit.bmp")
+    image.save(folder / "animated.webp", save_all=True, append_images=other, quality=95)
+    image.save(folder / "animated.png", save_all=True, append_images=other)
+    image.save(folder / "exif6.png", exif=exif_of(6))
+    image.save(folder / "exif6.webp", exif=exif_of(6), lossless=True)
     transparent.save(folder / "rgba.bmp")
     image.save(folder / "plain.webp", quality=95)
     transparent.save(folder / "rgba.webp", quality=95)
     transparent.save(folder / "lossless_rgba.webp", lossless=True)
     Image.fromarray(picture(1, 1)).save(folder / "one_pixel.png")
     return {path.name: seen_by_pillow(path) for path in sorted(folder.iterdir())}
+
+
+def exif_of(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "Maker"
+    return exif
 
 
 def seen_by_pillow(path: Path) -> np.ndarray:
@@ -86,17 +97,20 @@ def write_bad(folder: Path) -> dict[str, str]:
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "text.jpg").write_text("This is not an image.\n" * 9)
     (folder / "huge.png").write_bytes(black_png(30_000))
-    image.convert("P").save(folder / "palette.bmp")
+    image.convert("P").save(folder / "cut_palette.bmp")
     other = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
-    image.save(folder / "animated.webp", save_all=True, append_images=other)
+    image.save(folder / "cut_animated.webp", save_all=True, append_images=other)
+    for path in (folder / "cut_palette.bmp", folder / "cut_animated.webp"):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 3])
     return {
         "cut_jpeg.jpg": "",
         "cut_png.png": "",
         "empty.jpg": "an empty file",
         "text.jpg": "not a file of one of the kinds .jpeg",
         "huge.png": "30000 x 30000 pixels, accepted: at most 178,956,970",
-        "palette.bmp": "a BMP file with less than 24 bits per pixel",
-        "animated.webp": "an animated WebP file",
+        "cut_palette.bmp": "a damaged BMP file, or one with less than 24 bits",
+        "cut_animated.webp": "a damaged WebP file, or an animated one",
     }
 
 
