@@ -1,12 +1,17 @@
 """The list of the image files that a run could not use."""
 
+import errno
+import os
+
 import processes
 import pytest
+import tensorflow as tf
 from images import write_bad, write_good
 
 from tf_dpred.config import Config, FilesConfig
-from tf_dpred.data import check
-from tf_dpred.errors import Refused
+from tf_dpred.data import check, image_files
+from tf_dpred.data.bad_images import named_errors
+from tf_dpred.errors import Refused, UnreadableImage
 
 
 def run(folder):
@@ -25,6 +30,40 @@ def test_check_images__names_what_cannot_be_used(tmp_path, capsys, caplog):
     assert all(bad[name] in reason for name, reason in lines)
     counts = f"{len(good)} images can be used, 8 cannot; not looked at: 1 .heic"
     assert caplog.messages == [counts]
+
+
+def test_unusable__a_file_that_the_disk_does_not_give(tmp_path, monkeypatch):
+    """Its error comes from the system, in the middle of the others."""
+    good = write_good(tmp_path)
+    read_file = tf.io.read_file
+
+    def failing(path):
+        fails = tf.strings.regex_full_match(path, ".*/gray.png")
+        # The system's error when a directory is read.
+        return read_file(tf.where(fails, str(tmp_path), path))
+
+    monkeypatch.setattr(tf.io, "read_file", failing)
+    ((name, reason),) = check.unusable(tmp_path, sorted(good))
+    assert name == "gray.png" and reason.endswith("; Is a directory")
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (errno.EIO, tf.errors.UnknownError),
+        (errno.ESTALE, tf.errors.UnknownError),
+        (errno.EISDIR, tf.errors.FailedPreconditionError),
+        (errno.ENOENT, tf.errors.NotFoundError),
+        (errno.EACCES, tf.errors.PermissionDeniedError),
+    ],
+)
+def test_is_of_the_system__in_words_of_tensorflow(number, error):
+    said = f"{{{{function_node f}}}} /x/a.png; {os.strerror(number)} [Op:ReadFile]"
+    assert image_files.is_of_the_system(error(None, None, said))
+    with pytest.raises(UnreadableImage, match=r"/x/a\.png; "), named_errors():
+        raise error(None, None, said)
+    bug = tf.errors.UnknownError(None, None, "{{node f}} TypeError: a bug")
+    assert not image_files.is_of_the_system(bug)
 
 
 def test_check_images__as_a_user_runs_it(tmp_path):

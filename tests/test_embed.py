@@ -46,6 +46,19 @@ def test_embed__rows_belong_to_files(exported, tmp_path, capsys, caplog):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["features", "images"]
 
 
+def test_embed__a_file_that_the_system_does_not_give(exported, tmp_path, caplog):
+    """Here, since it is a directory by the time it is read."""
+    names = list(write_pngs(tmp_path, 3))
+    (tmp_path / "dir.png").mkdir()
+    given = {"export_dir": str(exported), "data_dir": str(tmp_path)}
+    encode = embed.open_file_encoder(settings.of_encoder(given))
+    kept, outputs = embed.embed(encode, tmp_path, [*names, "dir.png"])
+    assert kept == names and len(outputs["projection"]) == 3
+    assert (
+        caplog.messages[-1] == f"left out dir.png: {tmp_path}/dir.png; Is a directory"
+    )
+
+
 @pytest.mark.parametrize(
     ("folder", "output", "message"),
     [

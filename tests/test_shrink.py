@@ -78,6 +78,39 @@ def test_shrink__a_link_to_nothing_is_left_out(tmp_path, capsys, caplog):
     )
 
 
+def test_shrink__a_picture_longer_than_a_jpeg_can_be(tmp_path, capsys, caplog):
+    """A panorama, a scanned strip: the others are made."""
+    photos, small = tmp_path / "photos", tmp_path / "small"
+    write(photos / "a.png", 40, 40)
+    write(photos / "long.png", 10, 70_000)
+    write(photos / "z.png", 40, 40)
+    assert run(photos, small) == 1
+    assert caplog.messages == [
+        "left out long.png: a copy of more than 65,500 pixels in a row or column"
+    ]
+    assert capsys.readouterr().out.startswith("3 images: 2 written")
+    # A smaller copy of it is short enough.
+    assert run(photos, tmp_path / "smaller", short_side=9) == 0
+
+
+def test_shrink__an_unreadable_file_is_left_out(tmp_path, capsys, caplog, monkeypatch):
+    """The disk fails when it is read: here, the name is that of a directory by then."""
+    photos, small = tmp_path / "photos", tmp_path / "small"
+    for name in ("a.png", "b.png", "c.png"):
+        write(photos / name, 40, 40)
+    remember = shrink.remember
+
+    def replace(*arguments):
+        (photos / "b.png").unlink()
+        (photos / "b.png").mkdir()
+        remember(*arguments)
+
+    monkeypatch.setattr(shrink, "remember", replace)
+    assert run(photos, small) == 1
+    assert caplog.messages == ["left out b.png: a directory, not a regular file"]
+    assert capsys.readouterr().out.startswith("3 images: 2 written")
+
+
 def test_shrink__refuses(tmp_path):
     photos = tmp_path / "photos"
     write(photos / "a.png", 9, 9)

@@ -30,6 +30,7 @@ from tf_dpred.callbacks.theory_monitor import TheoryMonitor
 from tf_dpred.config import Config
 from tf_dpred.data import pipeline
 from tf_dpred.data.bad_images import BadImages
+from tf_dpred.data.datasets import DataSet
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import ViewPair
@@ -46,7 +47,7 @@ from tf_dpred.reports import preview
 
 
 def labelled_sources(
-    config: Config, bad_images: BadImages
+    config: Config, bad_images: BadImages, found: DataSet
 ) -> tuple[Source, Source] | None:
     """The kNN monitor's searched and classified images; None without labels.
 
@@ -54,7 +55,7 @@ def labelled_sources(
       Refused: see `evaluation.labelled.open_splits`.
     """
     limits = (config.evaluation.knn_train_size, config.evaluation.knn_test_size)
-    return labelled.open_splits(config, bad_images, limits)
+    return labelled.open_splits(config, bad_images, limits, found)
 
 
 def model(

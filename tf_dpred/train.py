@@ -12,9 +12,8 @@ from absl import logging
 
 from tf_dpred import build, errors
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.data import pipeline, views
+from tf_dpred.data import datasets, pipeline, views
 from tf_dpred.data.bad_images import BadImages, named_errors
-from tf_dpred.data.datasets import training_source
 from tf_dpred.data.source import Source
 from tf_dpred.encoders import initial
 from tf_dpred.networks import backbones
@@ -80,7 +79,8 @@ class Pretraining:
         self.pair = views.of_config(config)
         record = self.workdir.bad_images if self.place.is_chief else None
         self.bad_images = BadImages(config.data.max_bad_images, record)
-        self.source = source or training_source(config, self.bad_images)
+        found = None if source else datasets.of_config(config)
+        self.source = source or datasets.training_source(config, self.bad_images, found)
         self.config = config = pipeline.with_measured(config, self.source)
         if config.data.keep_last_batch and self.strategy.num_replicas_in_sync > 1:
             refuse(
@@ -96,8 +96,8 @@ class Pretraining:
         knn = None
         if self.place.is_chief and config.evaluation.knn_every:
             labelled = None
-            if source is None:
-                labelled = build.labelled_sources(config, self.bad_images)
+            if found is not None:
+                labelled = build.labelled_sources(config, self.bad_images, found)
             knn = build.knn_monitor(config, labelled)
         start = initial.of_run(config, self.workdir)
         with self.strategy.scope():
@@ -217,7 +217,7 @@ class Pretraining:
         if self.bad_images:
             logging.warning(
                 "%d image files could not be used since the start, and were replaced "
-                "by their neighbours (see %s)",
+                "by others (see %s)",
                 len(self.bad_images),
                 self.bad_images.record or "the log",
             )

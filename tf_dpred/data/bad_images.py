@@ -12,8 +12,11 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.data import image_files
-from tf_dpred.errors import TooManyBadImages, UnreadableImage
+from tf_dpred.errors import RunFailed, TooManyBadImages, UnreadableImage
 from tf_dpred.system.files import printable
+
+NO_LABEL = "an example without label is evaluated:"
+"""What the error of an input pipeline begins with where a label is needed."""
 
 
 class BadImages:
@@ -29,6 +32,7 @@ class BadImages:
         self.most = most
         self.record = record
         self._reasons: dict[str, str] = {}
+        self._complaint = ""
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -46,12 +50,16 @@ class BadImages:
                 self._reasons[path] = reason
                 logging.warning("left out %s: %s", name, reason)
                 self._write(f"{name}\t{reason}\n")
-        if len(self) > self.most:
-            raise TooManyBadImages(
-                f"--max_bad_images: received {self.most}, and {len(self)} image files "
-                f"cannot be used, the last of them {name} ({reason}), accepted: at "
-                "least their number. --mode=check_images lists them all."
-            )
+            if len(self) > self.most and not self._complaint:
+                # Whichever thread raises it first, the message is the same.
+                self._complaint = (
+                    f"--max_bad_images: received {self.most}, and {len(self)} image "
+                    f"files cannot be used, the last of them {name} ({reason}), "
+                    "accepted: at least their number. --mode=check_images lists all "
+                    "those of a folder."
+                )
+        if self._complaint:
+            raise TooManyBadImages(self._complaint)
 
     def usable(self, paths: Sequence[str], index: int) -> int:
         """The first index from `index` on, in a circle, of a file that can be used.
@@ -90,7 +98,8 @@ def named_errors() -> Iterator[None]:
 
     Raises:
       TooManyBadImages: was raised inside an input pipeline.
-      UnreadableImage: a file vanished, or may not be read.
+      RunFailed: a label that is evaluated is withheld.
+      UnreadableImage: a file vanished, may not or cannot be read.
     """
     try:
         yield
@@ -98,8 +107,10 @@ def named_errors() -> Iterator[None]:
         found = re.search(r"TooManyBadImages: (.*)", error.message)
         if found:
             raise TooManyBadImages(found[1]) from None
-        if isinstance(
-            error, (tf.errors.NotFoundError, tf.errors.PermissionDeniedError)
-        ):
+        found = re.search(rf"{NO_LABEL}\] ?\[?(.*?)\]", error.message)
+        if found:
+            raise RunFailed(f"{NO_LABEL} {found[1]}") from None
+        damaged_record = isinstance(error, tf.errors.DataLossError)
+        if damaged_record or image_files.is_of_the_system(error):
             raise UnreadableImage(image_files.reason_of(error)) from error
         raise

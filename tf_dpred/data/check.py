@@ -16,7 +16,8 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import Config, FilesConfig
-from tf_dpred.data import folder, image_files
+from tf_dpred.data import image_files
+from tf_dpred.data.listing import require_images
 from tf_dpred.system import pace
 from tf_dpred.system.files import printable
 
@@ -30,12 +31,13 @@ def run(config: Config, files: FilesConfig) -> int:
     Raises:
       Refused: there is no such folder, or no image in it.
     """
-    root, names = folder.require_images(config.data.data_dir)
+    listing = require_images(config)
+    root, names = listing.root, listing.names
     bad = 0
     for name, reason in unusable(root, names):
         bad += 1
         print(f"{printable(name)}\t{reason}", flush=True)
-    other = folder.other_kinds(root)
+    other = listing.left_out()
     logging.info(
         "%d images can be used, %d cannot%s",
         len(names) - bad,
@@ -54,7 +56,8 @@ def unusable(root: Path, files: Sequence[str]) -> Iterator[tuple[str, str]]:
     """
 
     def can_be_used(path: tf.Tensor) -> tf.Tensor:
-        return tf.size(image_files.decode_or_empty(image_files.read(path))) > 0
+        content = image_files.read_or_empty(path)
+        return tf.size(image_files.decode_or_empty(content)) > 0
 
     readable = [file for file in files if os.access(root / file, os.R_OK)]
     yield from ((f, "may not be read") for f in sorted(set(files) - set(readable)))

@@ -1,6 +1,7 @@
 """Opens data sets by name: bundled digits, an image folder, TensorFlow Datasets."""
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,62 @@ from tf_dpred.data.source import Source, subset
 
 DIGITS_SIDE = 32
 DIGITS_TEST = 360
+
+
+class DataSet(Protocol):
+    """A data set that was found; nothing is read twice to open several splits."""
+
+    def default_splits(self) -> tuple[str, str | None]:
+        """Names of the training split and of the labelled test split, if any.
+
+        Raises:
+          Refused: as `open_source`.
+        """
+
+    def open(
+        self, split: str | None, limit: int | None, bad_images: BadImages, flag: str
+    ) -> Source:
+        """Opens a split, see `open_source`; `flag` gave its name."""
+
+
+def find(
+    dataset: str,
+    data_dir: str | None,
+    *,
+    shuffle_buffer: int = 10_000,
+    workdir: str | None = None,
+) -> DataSet:
+    """Finds a data set by its name.
+
+    Args:
+      dataset, data_dir, shuffle_buffer: see `open_source`.
+      workdir: of this run; its pictures are no images of a folder.
+
+    Raises:
+      Refused: there is none.
+    """
+    if dataset == "digits":
+        return Digits()
+    if data_dir is not None:
+        _check_exists(dataset, data_dir)
+    if dataset == "folder":
+        return folder.Folder(data_dir, workdir)
+    return tfds_images.Tfds(dataset, data_dir, shuffle_buffer)
+
+
+def of_config(config: Config) -> DataSet:
+    """The data set of a run.
+
+    Raises:
+      Refused: there is none.
+    """
+    data = config.data
+    return find(
+        data.dataset,
+        data.data_dir,
+        shuffle_buffer=data.shuffle_buffer,
+        workdir=config.training.workdir,
+    )
 
 
 def open_source(
@@ -37,7 +94,7 @@ def open_source(
         other kinds are shuffled completely.
       limit: use no more than this many examples. TFDS stores them in random order, so
         there they are the first ones; elsewhere a fixed random choice.
-      bad_images: counts the files of a folder that cannot be used.
+      bad_images: counts the images that cannot be used.
       split_flag: name of the flag that gave `split`, to be blamed for a wrong one.
 
     Raises:
@@ -47,41 +104,31 @@ def open_source(
         raise ValueError(
             f"Invalid limit: received {limit}, accepted: at least 1, or None."
         )
-    if data_dir is not None and dataset != "digits":
-        _check_exists(dataset, data_dir)
-    if dataset == "digits":
-        return _open_digits("train" if split is None else split, limit, split_flag)
-    if dataset == "folder":
-        if bad_images is None:
-            bad_images = BadImages()
-        return folder.open_folder(data_dir, split, limit, bad_images, split_flag)
-    return tfds_images.open_tfds(
-        dataset, split, data_dir, shuffle_buffer, limit, split_flag
-    )
+    if bad_images is None:
+        bad_images = BadImages()
+    found = find(dataset, data_dir, shuffle_buffer=shuffle_buffer)
+    return found.open(split, limit, bad_images, split_flag)
 
 
-def training_source(config: Config, bad_images: BadImages | None = None) -> Source:
+def training_source(
+    config: Config,
+    bad_images: BadImages | None = None,
+    found: DataSet | None = None,
+) -> Source:
     """The images that a run trains on.
 
     Args:
       config: of the run.
-      bad_images: counts the files of a folder that cannot be used.
+      bad_images: counts the images that cannot be used.
+      found: its data set, if it was found already.
 
     Raises:
       Refused: as `open_source`.
     """
-    data = config.data
-    split = data.split
-    if split is None:
-        split, _ = default_splits(data.dataset, data.data_dir)
-    return open_source(
-        data.dataset,
-        split,
-        data.data_dir,
-        shuffle_buffer=data.shuffle_buffer,
-        limit=data.train_size,
-        bad_images=bad_images,
-    )
+    if bad_images is None:
+        bad_images = BadImages()
+    found = found or of_config(config)
+    return found.open(config.data.split, config.data.train_size, bad_images, "split")
 
 
 def default_splits(dataset: str, data_dir: str | None) -> tuple[str, str | None]:
@@ -90,13 +137,7 @@ def default_splits(dataset: str, data_dir: str | None) -> tuple[str, str | None]
     Raises:
       Refused: as `open_source`.
     """
-    if dataset == "digits":
-        return "train", "test"
-    if data_dir is not None:
-        _check_exists(dataset, data_dir)
-    if dataset == "folder":
-        return folder.default_splits(data_dir)
-    return tfds_images.default_splits(dataset, data_dir)
+    return find(dataset, data_dir).default_splits()
 
 
 def _check_exists(dataset: str, data_dir: str) -> None:
@@ -112,29 +153,39 @@ def _check_exists(dataset: str, data_dir: str) -> None:
         refuse("data_dir", data_dir, "an existing directory")
 
 
-def _open_digits(split: str, limit: int | None, split_flag: str) -> Source:
+class Digits:
     """The digits (values 0..16) as uint8 [32, 32, 3], 1437 train and 360 test.
 
     The splits are stratified by class and always the same.
     """
-    if split not in ("train", "test"):
-        refuse(split_flag, split, "train, test of digits")
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
 
-    images, labels = load_digits(return_X_y=True)
-    parts = train_test_split(
-        np.arange(len(labels)),
-        test_size=DIGITS_TEST,
-        random_state=0,
-        stratify=labels,
-    )
-    chosen = np.sort(parts[split == "test"])
-    chosen = chosen[subset(len(chosen), limit)]
-    # On the CPU, so that a run's images do not depend on its accelerator.
-    with tf.device("CPU:0"):
-        large = tf.image.resize(
-            images[chosen].reshape(-1, 8, 8, 1), [DIGITS_SIDE, DIGITS_SIDE], "bicubic"
+    def default_splits(self) -> tuple[str, str | None]:
+        return "train", "test"
+
+    def open(
+        self, split: str | None, limit: int | None, bad_images: BadImages, flag: str
+    ) -> Source:
+        split = "train" if split is None else split
+        if split not in ("train", "test"):
+            refuse(flag, split, "train, test of digits")
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        images, labels = load_digits(return_X_y=True)
+        parts = train_test_split(
+            np.arange(len(labels)),
+            test_size=DIGITS_TEST,
+            random_state=0,
+            stratify=labels,
         )
-    pixels = np.rint(np.clip(large.numpy() * (255 / 16), 0, 255)).astype(np.uint8)
-    return source.from_arrays(pixels, labels[chosen], "digits", split=split)
+        chosen = np.sort(parts[split == "test"])
+        chosen = chosen[subset(len(chosen), limit)]
+        # On the CPU, so that a run's images do not depend on its accelerator.
+        with tf.device("CPU:0"):
+            large = tf.image.resize(
+                images[chosen].reshape(-1, 8, 8, 1),
+                [DIGITS_SIDE, DIGITS_SIDE],
+                "bicubic",
+            )
+        pixels = np.rint(np.clip(large.numpy() * (255 / 16), 0, 255)).astype(np.uint8)
+        return source.from_arrays(pixels, labels[chosen], "digits", split=split)

@@ -4,20 +4,16 @@
     data_dir/{train,val}/**/*.jpg              two splits, no labels
     data_dir/{train,val}/<class>/**/*.jpg      two splits, labelled (as ImageNet's)
 
-The test split is called val, validation or test. If there is no `train`, or if an image
-lies outside of these directories, their names mean nothing and all images are one
-split. Files and
-directories whose name starts with a dot are skipped, and links to directories are not
-followed; a link to a file is read wherever it points.
+`layout` says which names are splits, `listing` which files are images.
 
 A file that cannot be decoded is named and counted (`bad_images`). The next one in
 sorted order takes its place, so that an epoch keeps its length and a resume its place.
 """
 
+import functools
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,52 +21,148 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import refuse
-from tf_dpred.data import image_files
+from tf_dpred.data import image_files, layout
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.image_files import EXTENSIONS
+from tf_dpred.data.listing import Listing
 from tf_dpred.data.source import Example, Source, indexed, subset
+from tf_dpred.system.files import printable
 
-# Kinds of images that TensorFlow has no decoder for.
-OTHER_KINDS = (".avif", ".heic", ".heif", ".jp2", ".jxl", ".raw", ".tif", ".tiff")
-TEST_SPLITS = ("val", "validation", "test")
+# Directories of these names tell pictures from what belongs to them, and no classes.
+NO_CLASSES = frozenset(
+    "annotations image images img imgs jpegimages labels mask masks".split()
+)
 
 
-def open_folder(
-    data_dir: str | None,
-    split: str | None,
-    limit: int | None,
-    bad_images: BadImages,
-    split_flag: str,
-) -> Source:
-    """Lists the images of a split; they are read when they are needed.
+class Folder:
+    """The splits of a folder, which is walked once, when this is made.
+
+    Args:
+      data_dir: the folder.
+      workdir: of this run, in which it will write pictures; or None.
 
     Raises:
-      Refused: no directory, no image, an unknown split, or a class of the test
-        split that the training split does not have.
+      Refused: no folder, or one that cannot be read.
     """
-    splits = _splits(data_dir)
-    if split is None:
-        split = next(iter(splits))
-    if split not in splits:
-        refuse(split_flag, split, f"{', '.join(splits)} in {data_dir}")
-    files = images(splits[split])
-    if not files:
-        refuse(
-            "data_dir",
-            data_dir,
-            f"at least one of {', '.join(EXTENSIONS)}",
-            detail=f" with no images in {splits[split]}",
+
+    def __init__(self, data_dir: str | None, workdir: str | None = None):
+        if data_dir is None:
+            refuse("data_dir", data_dir, "a directory, for --dataset=folder")
+        self.root = Path(data_dir)
+        listing = Listing(self.root, workdir)
+        listing.log_losses(broken=True)
+        self.splits = layout.splits(listing)
+        self._names: dict[str, list[str] | None] = {}
+
+    def default_splits(self) -> tuple[str, str | None]:
+        """The training split and the labelled test split, if there is one."""
+        train, *others = self.splits
+        return train, next((name for name in others if self.labels(name)), None)
+
+    def open(
+        self, split: str | None, limit: int | None, bad_images: BadImages, flag: str
+    ) -> Source:
+        """A split, whose files are read when they are needed.
+
+        Args:
+          split, limit, bad_images: see `datasets.open_source`.
+          flag: that gave the split.
+
+        Raises:
+          Refused: no image, an unknown split, or a class of the test split that the
+            training split does not have.
+        """
+        name = layout.find(self.splits, split or next(iter(self.splits)))
+        if name is None:
+            refuse(flag, split, f"{', '.join(self.splits)} in {self.root}")
+        directory, files = self.root / self.splits[name].below, self.splits[name].files
+        if not files:
+            refuse(
+                "data_dir",
+                str(self.root),
+                f"at least one of {', '.join(EXTENSIONS)}",
+                detail=f" with no images in {directory}",
+            )
+        chosen = subset(len(files), limit)
+        labels, num_classes = self.labels(name) or (None, None)
+        return _source(
+            name,
+            directory,
+            [files[i] for i in chosen],
+            None if labels is None else labels[chosen],
+            num_classes,
+            bad_images,
         )
-    left_out = other_kinds(splits[split])
-    if left_out:
-        logging.warning(
-            "left out in %s: %s, which TensorFlow cannot read", splits[split], left_out
-        )
-    labels, num_classes = _labels(splits, split, files)
-    chosen = subset(len(files), limit)
-    labels = None if labels is None else labels[chosen]
-    names = [files[i] for i in chosen]
-    paths = [str(splits[split] / name) for name in names]
+
+    def labels(self, split: str) -> tuple[np.ndarray, int] | None:
+        """Class index [N] of each file, and the number of classes; None without.
+
+        Raises:
+          Refused: a class of a test split that the training split does not have.
+        """
+        train = next(iter(self.splits))
+        if len(self.splits) == 1:
+            return None
+        known, names = self._class_names(train), self._class_names(split)
+        if known is None or names is None:
+            return None
+        strange = sorted(set(names) - set(known))
+        if strange:
+            refuse(
+                "data_dir",
+                str(self.root),
+                f"the classes in {self.root / self.splits[train].below}",
+                detail=f" with the class {strange[0]!r} in "
+                f"{self.root / self.splits[split].below}",
+            )
+        if not self._classes:
+            return None
+        index = {name: label for label, name in enumerate(self._classes)}
+        return np.array([index[name] for name in names]), len(index)
+
+    @functools.cached_property
+    def _classes(self) -> list[str]:
+        """The classes of the training split, sorted; none if they are no classes."""
+        train = next(iter(self.splits))
+        classes = sorted(set(self._class_names(train) or ()))
+        shown = printable(", ".join(classes))
+        if {name.lower() for name in classes} <= NO_CLASSES:
+            logging.warning("%s has no labels: %s is not a class", train, shown)
+        elif len(classes) == 1:
+            logging.warning("%s has no labels: %s is its only class", train, shown)
+        else:
+            return classes
+        return []
+
+    def _class_names(self, split: str) -> list[str] | None:
+        """First-level directory of each file, or None if a file has none."""
+        if split not in self._names:
+            files = self.splits[split].files
+            outside = [file for file in files if "/" not in file]
+            if 0 < len(outside) < len(files):
+                logging.warning(
+                    "%s has no labels: %d of its %d images are in no directory of a "
+                    "class (%s)",
+                    split,
+                    len(outside),
+                    len(files),
+                    printable(outside[0]),
+                )
+            classes = [file.partition("/")[0] for file in files]
+            self._names[split] = classes if files and not outside else None
+        return self._names[split]
+
+
+def _source(
+    split: str,
+    directory: Path,
+    names: Sequence[str],
+    labels: np.ndarray | None,
+    num_classes: int | None,
+    bad_images: BadImages,
+) -> Source:
+    """The files `names` of `directory`, in this order."""
+    paths = [str(directory / name) for name in names]
     with tf.device("CPU:0"):
         # As bytes, since a name need not be valid text.
         known_paths = tf.constant([os.fsencode(path) for path in paths])
@@ -110,95 +202,3 @@ def open_folder(
         load=load,
         attempt=attempt,
     )
-
-
-def default_splits(data_dir: str | None) -> tuple[str, str | None]:
-    """The training split and the labelled test split, if there is one."""
-    splits = _splits(data_dir)
-    labelled = (
-        name
-        for name in TEST_SPLITS
-        if name in splits and _labels(splits, name, images(splits[name]))[1]
-    )
-    return next(iter(splits)), next(labelled, None)
-
-
-def _splits(data_dir: str | None) -> dict[str, Path]:
-    """Split name -> directory, the training split first."""
-    if data_dir is None:
-        refuse("data_dir", data_dir, "a directory, for --dataset=folder")
-    root = Path(data_dir)
-    names = [name for name in ("train", *TEST_SPLITS) if (root / name).is_dir()]
-    # A folder may be called "test" by chance; then no image may be left out.
-    outside = [file for file in images(root) if Path(file).parts[0] not in names]
-    if "train" not in names or outside:
-        return {"train": root}
-    return {name: root / name for name in names}
-
-
-def images(root: Path) -> list[str]:
-    """Relative paths of the images below `root`, sorted."""
-    return sorted(file for file in _files(root) if file.lower().endswith(EXTENSIONS))
-
-
-def require_images(data_dir: str | None) -> tuple[Path, list[str]]:
-    """The folder of `--data_dir`, and the relative paths of its images, sorted.
-
-    Raises:
-      Refused: no folder was given, there is none, or no image is in it.
-    """
-    root = Path(data_dir or "")
-    found = images(root) if data_dir else []
-    if not found:
-        kinds = ", ".join(EXTENSIONS)
-        refuse("data_dir", data_dir, f"a folder with images ({kinds})")
-    return root, found
-
-
-def other_kinds(root: Path) -> str:
-    """Images below `root` that cannot be read, by kind: "12 .heic, 3 .tif"."""
-    suffixes = Counter(os.path.splitext(file)[1].lower() for file in _files(root))
-    return ", ".join(
-        f"{suffixes[suffix]} {suffix}" for suffix in OTHER_KINDS if suffixes[suffix]
-    )
-
-
-def _files(root: Path) -> Iterator[str]:
-    """Relative paths of all files that are not hidden."""
-    for where, directories, files in os.walk(root):
-        directories[:] = [name for name in directories if not name.startswith(".")]
-        below = os.path.relpath(where, root)
-        for name in files:
-            if not name.startswith("."):
-                yield name if below == "." else os.path.join(below, name)
-
-
-def _class_names(files: list[str]) -> list[str] | None:
-    """First-level directory of each file, or None if a file has none."""
-    parts = [Path(file).parts for file in files]
-    if not parts or any(len(part) == 1 for part in parts):
-        return None
-    return [part[0] for part in parts]
-
-
-def _labels(
-    splits: dict[str, Path], split: str, files: list[str]
-) -> tuple[np.ndarray | None, int | None]:
-    """Class index of each file and the number of classes of the training split."""
-    if "train" not in splits or len(splits) == 1:
-        return None, None
-    names = _class_names(files)
-    known = names if split == "train" else _class_names(images(splits["train"]))
-    if names is None or known is None:
-        return None, None
-    classes = sorted(set(known))
-    strange = sorted(set(names) - set(classes))
-    if strange:
-        refuse(
-            "data_dir",
-            str(splits["train"].parent),
-            f"the classes in {splits['train']}",
-            detail=f" with the class {strange[0]!r} in {splits[split]}",
-        )
-    index = {name: label for label, name in enumerate(classes)}
-    return np.array([index[name] for name in names]), len(classes)

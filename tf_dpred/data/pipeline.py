@@ -14,7 +14,7 @@ from absl import logging
 from tf_dpred.config import Config, refuse
 from tf_dpred.data import attempts, views
 from tf_dpred.data.preprocessing import Preprocessing
-from tf_dpred.data.source import Example, Load, Source
+from tf_dpred.data.source import Example, Load, Source, load_stored
 from tf_dpred.data.views import NUM_DRAWS, ViewPair, ViewSpec
 
 # Images are prepared in chunks of at most so many pixels and images. Many small images
@@ -181,7 +181,9 @@ def training_views(
     parallel = {"num_parallel_calls": PARALLEL_CALLS, "deterministic": True}
     epochs = tf.data.Dataset.range(start_epoch, tf.int64.max)
     batches = epochs.flat_map(_as_it_is(epoch_examples))
-    most = CHUNK_IMAGES if source.attempt is None else ATTEMPTED_IMAGES
+    # Stored images are quickly decoded again.
+    quick = source.attempt in (None, load_stored)
+    most = CHUNK_IMAGES if quick else ATTEMPTED_IMAGES
     chunk = chunk_size(own_size, image_size, most)
     loaded = functools.partial(crops, source.load)
     if source.attempt is None:

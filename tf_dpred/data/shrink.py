@@ -19,11 +19,14 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.data import folder, image_files
+from tf_dpred.data import image_files
+from tf_dpred.data.listing import require_images
 from tf_dpred.system import json_files, pace
 from tf_dpred.system.files import printable, whole
 
 RECORD = "shrink_images.json"
+MAX_SIDE = 65_500
+"""Of a JPEG, in libjpeg."""
 
 
 def run(config: Config, files: FilesConfig) -> int:
@@ -36,10 +39,11 @@ def run(config: Config, files: FilesConfig) -> int:
       Refused: no images in the folder, or an output that cannot take the copies.
       OSError: a copy could not be written; the same command continues.
     """
-    source, names = folder.require_images(config.data.data_dir)
-    target = _target(files.output, source)
+    listing = require_images(config)
+    target = _target(files.output, listing.root)
     remember(target, files)
-    counts = copy(source, target, names, files)
+    listing.log_losses()
+    counts = copy(listing.root, target, listing.names, files)
     print("{} images: {} written, {} there before, {} left out".format(*counts))
     return 1 if counts[3] else 0
 
@@ -106,6 +110,12 @@ def copy(
     for name, jpeg in zip(readable, made, strict=True):
         if not jpeg:
             reason = image_files.problem(source / name)
+            if reason is None:
+                # It was read this time, or it is its copy that cannot be made.
+                encoded = os.fsencode(source / name)
+                jpeg = shrunk(encoded, files.short_side, files.quality).numpy()
+                reason = f"a copy of more than {MAX_SIDE:,} pixels in a row or column"
+        if not jpeg:
             logging.warning("left out %s: %s", printable(name), reason)
             continue
         path = target / f"{name}.jpg"
@@ -125,9 +135,10 @@ def shrunk(path: tf.Tensor, short_side: int, quality: int) -> tf.Tensor:
       quality: of the JPEG, 1 to 100.
 
     Returns:
-      A string scalar; empty where the file cannot be used.
+      A string scalar; empty where the file cannot be used, or its copy would be larger
+      than a JPEG can be.
     """
-    image = image_files.decode_or_empty(image_files.read(path))
+    image = image_files.decode_or_empty(image_files.read_or_empty(path))
 
     def encoded() -> tf.Tensor:
         size = tf.cast(tf.shape(image)[:2], tf.float32)
@@ -138,6 +149,10 @@ def shrunk(path: tf.Tensor, short_side: int, quality: int) -> tf.Tensor:
             return tf.cast(tf.round(tf.image.resize(image, wanted, "area")), tf.uint8)
 
         small = tf.cond(scale < 1.0, resized, lambda: image)
-        return tf.io.encode_jpeg(small, quality=quality)
+        return tf.cond(
+            tf.reduce_max(tf.shape(small)) <= MAX_SIDE,
+            lambda: tf.io.encode_jpeg(small, quality=quality),
+            lambda: tf.constant(b""),
+        )
 
     return tf.cond(tf.size(image) > 0, encoded, lambda: tf.constant(b""))

@@ -1,87 +1,205 @@
 """Image data sets of TensorFlow Datasets, read without decoding."""
 
 import difflib
+import functools
+import os
+import threading
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import refuse
-from tf_dpred.data.source import Seed, Source
+from tf_dpred.data import attempts, image_files, image_ops
+from tf_dpred.data.bad_images import NO_LABEL, BadImages
+from tf_dpred.data.source import Example, Load, Seed, Source, load_stored
+from tf_dpred.errors import TooManyBadImages
 from tf_dpred.system import quiet
 
 
-def open_tfds(
-    dataset: str,
-    split: str | None,
-    data_dir: str | None,
-    shuffle_buffer: int,
-    limit: int | None,
-    split_flag: str,
-) -> Source:
-    """Opens a split of a TFDS data set, preparing it first if it must be.
+class Tfds:
+    """A TFDS data set, which is prepared first if it must be.
 
-    TFDS shuffles the files, and a buffer of `shuffle_buffer` encoded examples shuffles
-    what is read. With a `limit` there is the buffer alone, so that an epoch always
-    holds the same examples.
+    Args:
+      dataset, data_dir, shuffle_buffer: see `datasets.open_source`.
 
     Raises:
-      Refused: unknown name or split, no images, or a preparation that failed.
+      Refused: unknown name, no images, or a preparation that failed.
     """
-    builder = _prepared(dataset, data_dir)
-    if split is None:
-        split = _train_split(builder)
-    available = _num_examples(builder, split, split_flag)
-    num_examples = available if limit is None else min(limit, available)
-    labelled = "label" in builder.info.features
 
-    def fields(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        label = example["label"] if labelled else -1
-        return {"image": example["image"], "label": tf.cast(label, tf.int64)}
+    def __init__(self, dataset: str, data_dir: str | None, shuffle_buffer: int):
+        self.dataset = dataset
+        self.shuffle_buffer = shuffle_buffer
+        self._builder = _prepared(dataset, data_dir)
 
-    def stored() -> tf.data.Dataset:
-        return _read(builder, split, None).take(num_examples)
+    def default_splits(self) -> tuple[str, str | None]:
+        """The training split and the labelled test split, if there is one.
 
-    def shuffled(seed: tf.Tensor) -> tf.data.Dataset:
-        # Dataset.shuffle mixes the global seed into its own, and fails on a tensor if
-        # the global one is 0. It is set here for the graph of this function only, so
-        # that the order does not depend on tf.random.set_seed.
-        tf.compat.v1.set_random_seed(1)
-        whole = num_examples == available
-        files = _read(builder, split, seed) if whole else stored()
-        return files.shuffle(shuffle_buffer, seed, reshuffle_each_iteration=False)
+        "test" is preferred to "validation" unless its labels are withheld (ImageNet's).
+        """
+        train = _train_split(self._builder)
+        if self.num_classes is None:
+            return train, None
+        labelled = (
+            name
+            for name in ("test", "validation")
+            if name in self._builder.info.splits and _has_labels(self._builder, name)
+        )
+        return train, next(labelled, None)
 
-    def examples(shuffle_seed: Seed, skip: tf.Tensor | int = 0) -> tf.data.Dataset:
-        if shuffle_seed is None:
-            read = stored()
-        else:
-            seed = tf.data.Dataset.from_tensors(tf.cast(shuffle_seed, tf.int64))
-            read = seed.flat_map(tf.autograph.experimental.do_not_convert(shuffled))
-        return read.skip(skip).map(fields)
+    def open(
+        self, split: str | None, limit: int | None, bad_images: BadImages, flag: str
+    ) -> Source:
+        """A split, whose images are read without decoding.
 
-    num_classes = builder.info.features["label"].num_classes if labelled else None
-    return Source(
-        dataset,
-        split,
-        num_examples,
-        num_classes,
-        f"{builder.info.full_name} {split}",
-        examples,
-    )
+        TFDS shuffles the files, and a buffer of `shuffle_buffer` encoded examples
+        shuffles what is read. With a `limit` there is the buffer alone, so that an
+        epoch always holds the same examples.
+
+        An image that cannot be decoded is named and counted. The first one of the split
+        that can be takes its place, since those of TFDS have no index.
+
+        Args:
+          split, limit, bad_images: see `datasets.open_source`.
+          flag: that gave the split. Of another one than "split", labels are needed.
+
+        Raises:
+          Refused: an unknown or empty split, or one whose labels are withheld.
+        """
+        builder = self._builder
+        if split is None:
+            split = _train_split(builder)
+        available = _num_examples(builder, split, flag)
+        num_examples = available if limit is None else min(limit, available)
+        labelled = self.num_classes is not None
+        is_evaluated = labelled and flag != "split"
+        if is_evaluated and not _has_labels(builder, split):
+            detail = f" of {builder.name}, whose labels are withheld (-1)"
+            refuse(flag, split, "a split with labels", detail=detail)
+
+        def fields(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            label = tf.cast(example["label"] if labelled else -1, tf.int64)
+            if is_evaluated:
+                words = tf.strings.format("label {} of {}", (label, example["tfds_id"]))
+                known = tf.debugging.Assert(label >= 0, [NO_LABEL, words])
+                with tf.control_dependencies([known]):
+                    label = tf.identity(label)
+            return {
+                "image": example["image"],
+                "label": label,
+                "id": example["tfds_id"],
+            }
+
+        def stored() -> tf.data.Dataset:
+            return _read(builder, split, None).take(num_examples)
+
+        def shuffled(seed: tf.Tensor) -> tf.data.Dataset:
+            # Dataset.shuffle mixes the global seed into its own, and fails on a tensor
+            # if the global one is 0. It is set here for the graph of this function
+            # only, so that the order does not depend on tf.random.set_seed.
+            tf.compat.v1.set_random_seed(1)
+            whole = num_examples == available
+            files = _read(builder, split, seed) if whole else stored()
+            return files.shuffle(
+                self.shuffle_buffer, seed, reshuffle_each_iteration=False
+            )
+
+        def examples(shuffle_seed: Seed, skip: tf.Tensor | int = 0) -> tf.data.Dataset:
+            if shuffle_seed is None:
+                read = stored()
+            else:
+                seed = tf.data.Dataset.from_tensors(tf.cast(shuffle_seed, tf.int64))
+                read = seed.flat_map(tf.autograph.experimental.do_not_convert(shuffled))
+            return read.skip(skip).map(fields)
+
+        return Source(
+            self.dataset,
+            split,
+            num_examples,
+            self.num_classes,
+            f"{builder.info.full_name} {split}",
+            examples,
+            _load_or_replace(lambda: stored().map(fields), bad_images),
+            load_stored,
+        )
+
+    @functools.cached_property
+    def num_classes(self) -> int | None:
+        """Of the feature `label`; None, with a note, if it is no class."""
+        import tensorflow_datasets as tfds
+
+        features = self._builder.info.features
+        if "label" not in features:
+            return None
+        label = features["label"]
+        if isinstance(label, tfds.features.ClassLabel) and label.num_classes:
+            return label.num_classes
+        logging.warning(
+            "%s is taken as unlabelled: its feature 'label' is %s, not a class",
+            self.dataset,
+            type(label).__name__,
+        )
+        return None
 
 
-def default_splits(dataset: str, data_dir: str | None) -> tuple[str, str | None]:
-    """The training split and the labelled test split, if there is one.
+def _load_or_replace(
+    stored: Callable[[], tf.data.Dataset], bad_images: BadImages
+) -> Load:
+    """`Source.load`, with the first usable example of `stored` for a broken one."""
 
-    "test" is preferred to "validation" unless its labels are withheld (ImageNet's).
-    """
-    builder = _prepared(dataset, data_dir)
-    labelled = (
-        name
-        for name in ("test", "validation")
-        if name in builder.info.splits and _has_labels(builder, name)
-    )
-    return _train_split(builder), next(labelled, None)
+    lock = threading.Lock()
+    found: list[tuple[bytes, int]] = []
+
+    def problem(encoded: bytes | tf.Tensor) -> str | None:
+        try:
+            with tf.device("CPU:0"):
+                image_ops.decode(tf.convert_to_tensor(encoded))
+        except tf.errors.OpError as error:
+            return image_files.reason_of(error)
+        return None
+
+    def first_usable() -> tuple[bytes, int]:
+        with lock:
+            if not found:
+                for example in stored():
+                    reason = problem(example["image"])
+                    if reason is None:
+                        image = example["image"].numpy()
+                        found.append((image, int(example["label"])))
+                        break
+                    bad_images.add(os.fsdecode(example["id"].numpy()), reason)
+                else:
+                    raise TooManyBadImages("no image of the split can be used.")
+            return found[0]
+
+    def replacement(encoded: bytes, name: bytes) -> tuple[bytes, np.int64]:
+        bad_images.add(os.fsdecode(name), problem(encoded) or "it cannot be decoded")
+        image, label = first_usable()
+        return image, np.int64(label)
+
+    def load(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
+        encoded = tf.data.Dataset.from_tensors(example["image"])
+        empty = tf.zeros([0, 0, 3], tf.uint8)
+        image = attempts.single_element_or(encoded.map(image_ops.decode), empty)
+
+        def replaced() -> tuple[tf.Tensor, tf.Tensor]:
+            # Declared stateless, or --deterministic would not run it in parallel.
+            other, label = tf.numpy_function(
+                replacement,
+                [example["image"], example["id"]],
+                (tf.string, tf.int64),
+                stateful=False,
+            )
+            return (
+                image_ops.decode(tf.ensure_shape(other, [])),
+                tf.ensure_shape(label, []),
+            )
+
+        return tf.cond(tf.size(image) > 0, lambda: (image, example["label"]), replaced)
+
+    return load
 
 
 def _prepared(dataset: str, data_dir: str | None) -> Any:
@@ -137,6 +255,7 @@ def _read(builder: Any, split: str, seed: tf.Tensor | None) -> tf.data.Dataset:
         shuffle_reshuffle_each_iteration=False,
         skip_prefetch=True,
         try_autocache=False,
+        add_tfds_id=True,
     )
     with quiet.only_warnings():
         return builder.as_dataset(
@@ -170,8 +289,6 @@ def _num_examples(builder: Any, split: str, split_flag: str) -> int:
 
 def _has_labels(builder: Any, split: str) -> bool:
     """Whether the first example has one; withheld labels are -1."""
-    if "label" not in builder.info.features:
-        return False
     first = next(iter(_read(builder, split, None).take(1)), None)
     return first is not None and int(first["label"]) >= 0
 

@@ -19,7 +19,8 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.data import folder, image_files
+from tf_dpred.data import image_files
+from tf_dpred.data.listing import require_images
 from tf_dpred.encoders import export, restore, settings
 from tf_dpred.records import checkpoints, flags_json
 from tf_dpred.records.workdir import Workdir
@@ -66,9 +67,11 @@ def run(config: Config, files: FilesConfig) -> None:
       Refused: no usable image, no encoder, or an output that cannot be written.
       OSError: the output could not be written.
     """
-    root, names = folder.require_images(config.data.data_dir)
+    listing = require_images(config)
     path = output_file(files.output, "an npz file")
-    kept, outputs = embed(open_file_encoder(config), root, names)
+    listing.log_losses()
+    names = listing.names
+    kept, outputs = embed(open_file_encoder(config), listing.root, names)
     write_arrays(path, {"files": np.array(kept), **outputs})
     length = outputs["representation"].shape[1]
     print(
@@ -156,12 +159,12 @@ def _encoded(
     """Encodes a batch; file by file if one of them cannot be used."""
     try:
         return [(names, encode([root / name for name in names]))]
-    except (
-        tf.errors.InvalidArgumentError,  # cannot be decoded
-        tf.errors.NotFoundError,
-        tf.errors.PermissionDeniedError,
-        tf.errors.UnknownError,  # other errors of the file system
-    ) as error:
+    except tf.errors.OpError as error:
+        if not (
+            isinstance(error, tf.errors.InvalidArgumentError)  # cannot be decoded
+            or image_files.is_of_the_system(error)
+        ):
+            raise
         if len(names) == 1:
             reason = image_files.reason_of(error)
             logging.warning("left out %s: %s", printable(names[0]), reason)

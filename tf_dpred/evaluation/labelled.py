@@ -18,38 +18,30 @@ def open_splits(
     config: Config,
     bad_images: BadImages,
     limits: tuple[int | None, int | None] = (None, None),
+    found: datasets.DataSet | None = None,
 ) -> tuple[Source, Source] | None:
     """The labelled training and test split of a config; None where there are none.
 
     Args:
       config: of the data set, and of its splits where the data set's own ones are not
         meant (`eval_train_split`, `eval_test_split`).
-      bad_images: counts the files of a folder that cannot be used.
+      bad_images: counts the images that cannot be used.
       limits: at most so many training and test images; None: all.
+      found: the data set, if it was found already.
 
     Raises:
       Refused: there is no such data set or split.
     """
-    data, evaluation = config.data, config.evaluation
-    train, test = datasets.default_splits(data.dataset, data.data_dir)
+    evaluation = config.evaluation
+    found = found or datasets.of_config(config)
+    train, test = found.default_splits()
     test = evaluation.eval_test_split or test
     if test is None:
         return None
-
-    def opened(flag: str, split: str, limit: int | None) -> Source:
-        return datasets.open_source(
-            data.dataset,
-            split,
-            data.data_dir,
-            shuffle_buffer=data.shuffle_buffer,
-            limit=limit,
-            bad_images=bad_images,
-            split_flag=flag,
-        )
-
+    train = evaluation.eval_train_split or train
     both = (
-        opened("eval_train_split", evaluation.eval_train_split or train, limits[0]),
-        opened("eval_test_split", test, limits[1]),
+        found.open(train, limits[0], bad_images, "eval_train_split"),
+        found.open(test, limits[1], bad_images, "eval_test_split"),
     )
     return both if all(source.num_classes for source in both) else None
 

@@ -1,0 +1,266 @@
+"""All image files below a directory, found in one walk; what is left out is counted.
+
+A link to a file is read wherever it points. A link to a directory is followed unless
+the directory is listed anyway, or has the folder inside of it: so every walk ends. What
+is no image of the user is left out, and one line says how much, why, and an example:
+hidden files and directories, those that file managers and servers make, work
+directories, files that are not regular (reading a pipe would wait for ever), files
+larger than any image, and images of kinds that TensorFlow cannot read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from pathlib import Path
+
+from absl import logging
+
+from tf_dpred.config import Config, refuse
+from tf_dpred.data.image_files import EXTENSIONS, MAX_BYTES, special_kind
+from tf_dpred.system.files import printable
+
+# Kinds of images that TensorFlow has no decoder for.
+OTHER_KINDS = (
+    *(".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".ico", ".j2k"),
+    *(".jp2", ".jxl", ".nef", ".orf", ".pbm", ".pgm", ".ppm", ".psd", ".raf", ".raw"),
+    *(".rw2", ".svg", ".tga", ".tif", ".tiff"),
+)
+
+# What file managers, servers and archivers put beside images: thumbnails, the bin.
+OTHER_PROGRAMS = frozenset(
+    {
+        "#recycle",
+        "$recycle.bin",
+        "@__thumb",
+        "@eadir",
+        "@recycle",
+        "__macosx",
+        "lost+found",
+        "system volume information",
+    }
+)
+
+LOOKED_AT = 64
+"""PNG files at most whose depth is looked at before a run."""
+
+WORKDIR_MARK = "flags.json"
+"""A directory that holds such a file is the work directory of a run."""
+
+
+class Listing:
+    """The images below a directory, as they were when it was made.
+
+    Args:
+      root: the directory.
+      workdir: of this run, in which it will write pictures; or None.
+
+    Attributes:
+      files: relative paths of the images, sorted.
+      broken: links that lead nowhere and have the name of an image, sorted.
+      directories: relative paths of the directories that were looked into, sorted.
+
+    Raises:
+      Refused: `root` cannot be listed, or is the work directory.
+    """
+
+    def __init__(self, root: Path, workdir: str | None = None):
+        self.root = root
+        self.files: list[str] = []
+        self.broken: list[str] = []
+        self.directories: list[str] = []
+        self._kinds: Counter[str] = Counter()
+        self._left_out: dict[str, tuple[int, str]] = {}
+        self._real_root = os.path.realpath(root)
+        self._workdir = None if workdir is None else os.path.realpath(workdir)
+        if self._real_root == self._workdir:
+            refuse(
+                "workdir",
+                workdir,
+                "a directory other than --data_dir, so that no picture of the run "
+                "becomes one of its images",
+            )
+        real: set[str] = set()
+        links = self._walk("", self._real_root, real)
+        for link in sorted(links):
+            # Links of one tree may share a target, but within it each directory is
+            # listed once. That bounds the walk.
+            waiting, seen = [link], set(real)
+            while waiting:
+                waiting += sorted(self._follow(waiting.pop(0), seen))
+        for found in (self.files, self.broken, self.directories):
+            found.sort()
+
+    @property
+    def names(self) -> list[str]:
+        """The images and the links to nothing, sorted; each is used or named."""
+        return sorted(self.files + self.broken)
+
+    def left_out(self, broken: bool = False, why: str = "") -> str:
+        """What is not in `files`, by its kind: "2 .heic; hidden: 64 (._a.jpg)"; or "".
+
+        Args:
+          broken: whether the links in `broken` are left out as well.
+          why: what to add to the kinds of images that cannot be read.
+        """
+        phrases = []
+        if self._kinds:
+            kinds = sorted(self._kinds.items())
+            counts = ", ".join(f"{count} {kind}" for kind, count in kinds)
+            phrases.append(counts + why)
+        phrases += [
+            f"{reason}: {count} ({example})"
+            for reason, (count, example) in sorted(self._left_out.items())
+        ]
+        if self.broken and broken:
+            example = printable(self.broken[0])
+            phrases.append(f"links to nothing: {len(self.broken)} ({example})")
+        return "; ".join(phrases)
+
+    def log_losses(self, broken: bool = False) -> None:
+        """Says what is left out, in one line, and whether images have 16 bits."""
+        root = printable(str(self.root))
+        if text := self.left_out(broken, ", which TensorFlow cannot read"):
+            logging.warning("left out in %s: %s", root, text)
+        pngs = [file for file in self.files if file.lower().endswith(".png")]
+        looked_at = pngs[:: len(pngs) // LOOKED_AT + 1]
+        deep = [file for file in looked_at if _has_sixteen_bits(self.root / file)]
+        if deep:
+            logging.warning(
+                "in %s %d of %d PNG files that were looked at have 16 bits per channel "
+                "(%s): they are used as 8 bits, value / 256",
+                root,
+                len(deep),
+                len(looked_at),
+                printable(deep[0]),
+            )
+
+    def _walk(self, below: str, real: str, seen: set[str]) -> list[str]:
+        """Adds what is in a directory and below it -> the links to directories."""
+        links: list[str] = []
+        waiting = [(below, real)]
+        while waiting:
+            below, real = waiting.pop()
+            if real in seen:
+                self._note("directories listed elsewhere", below)
+                continue
+            seen.add(real)
+            try:
+                with os.scandir(self.root / below) as scanned:
+                    # In one order, so that the examples are the same every time.
+                    entries = sorted(scanned, key=lambda entry: entry.name)
+            except OSError as error:
+                if not below:
+                    reason = f"a directory that can be read ({error.strerror})"
+                    refuse("data_dir", str(self.root), reason)
+                self._note("unreadable directories", below, str(error.strerror))
+                continue
+            if below and self._is_workdir(real, entries):
+                self._note("work directories", below)
+                continue
+            if below:
+                self.directories.append(below)
+            for entry in entries:
+                name = os.path.join(below, entry.name)
+                if entry.is_symlink():
+                    if self._is_directory_link(name, entry.name):
+                        links.append(name)
+                elif not entry.is_dir(follow_symlinks=False):
+                    self._add(name, entry.name, entry)
+                elif self._is_wanted(name, entry.name):
+                    waiting.append((name, os.path.join(real, entry.name)))
+        return links
+
+    def _follow(self, link: str, seen: set[str]) -> list[str]:
+        real = os.path.realpath(self.root / link)
+        around = os.path.join(real, "")
+        if real in seen or os.path.join(self._real_root, "").startswith(around):
+            self._note("links to directories listed elsewhere", link)
+            return []
+        return self._walk(link, real, seen)
+
+    def _is_workdir(self, real: str, entries: list[os.DirEntry[str]]) -> bool:
+        marked = any(entry.name == WORKDIR_MARK for entry in entries)
+        return marked or real == self._workdir
+
+    def _is_wanted(self, path: str, name: str) -> bool:
+        """Whether to look into a directory."""
+        if name.startswith("."):
+            self._note("hidden", path)
+        elif name.lower() in OTHER_PROGRAMS:
+            self._note("directories of other programs", path)
+        else:
+            return True
+        return False
+
+    def _is_directory_link(self, path: str, name: str) -> bool:
+        """Whether a link leads to a directory to look into; else it is added."""
+        try:
+            found = os.stat(self.root / path)
+        except OSError:  # it leads nowhere, or in a circle
+            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+                self.broken.append(path)
+            return False
+        if stat.S_ISDIR(found.st_mode):
+            return self._is_wanted(path, name)
+        self._add(path, name, found)
+        return False
+
+    def _add(
+        self, path: str, name: str, found: os.DirEntry[str] | os.stat_result
+    ) -> None:
+        """Adds what is no directory to the images, or counts it."""
+        kind = os.path.splitext(name)[1].lower()
+        if kind in OTHER_KINDS and not name.startswith("."):
+            self._kinds[kind] += 1
+        if kind not in EXTENSIONS:
+            return
+        if name.startswith("."):
+            self._note("hidden", path)
+            return
+        try:
+            if isinstance(found, os.DirEntry):
+                found = found.stat(follow_symlinks=False)
+        except OSError:
+            # It vanished, or the disk fails: whoever reads it says so.
+            self.files.append(path)
+            return
+        if special := special_kind(found.st_mode):
+            self._note("no regular files", path, special)
+        elif found.st_size > MAX_BYTES:
+            self._note(f"larger than {MAX_BYTES:,} bytes", path)
+        else:
+            self.files.append(path)
+
+    def _note(self, reason: str, path: str, detail: str = "") -> None:
+        count, example = self._left_out.get(reason, (0, ""))
+        example = example or printable(path) + (f": {detail}" if detail else "")
+        self._left_out[reason] = count + 1, example
+
+
+def _has_sixteen_bits(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(25)
+    except OSError:
+        return False  # whoever decodes it says so
+    return start.startswith(b"\x89PNG") and start[24:] == b"\x10"
+
+
+def require_images(config: Config) -> Listing:
+    """The images of `--data_dir`, of which there is at least one, or a broken link.
+
+    Raises:
+      Refused: no folder was given, there is none, or no image is in it.
+    """
+    data_dir = config.data.data_dir
+    listing = None
+    if data_dir and Path(data_dir).is_dir():
+        listing = Listing(Path(data_dir), config.training.workdir)
+    if listing is None or not listing.names:
+        kinds = ", ".join(EXTENSIONS)
+        left_out = listing.left_out() if listing else ""
+        detail = f", which holds no image ({left_out})" if left_out else ""
+        refuse("data_dir", data_dir, f"a folder with images ({kinds})", detail=detail)
+    return listing
