@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -18,6 +19,7 @@ from tf_dpred import train
 from tf_dpred.callbacks.checkpointing import Checkpointing
 from tf_dpred.callbacks.health import StopOnNonFinite
 from tf_dpred.callbacks.pictures import Pictures
+from tf_dpred.callbacks.preemption import Preemption
 from tf_dpred.config import Config
 from tf_dpred.encoders import restore, settings
 from tf_dpred.errors import Preempted, Refused
@@ -133,6 +135,51 @@ def test_preemption__saves_the_step_and_continues(tmp_path, monkeypatch, caplog)
     assert again.train()["step"] == 10
     change = "from here on: TF_NUM_INTRAOP_THREADS: not set -> 63"
     assert caplog.text.count("may differ") == 1 and change in caplog.text
+
+
+def test_preemption__sigusr1_is_a_warning_of_sigterm(tmp_path, caplog):
+    """As Slurm sends it: to every process, sometimes twice; then SIGTERM."""
+
+    def send():
+        for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1):
+            os.kill(os.getpid(), number)
+
+    handler = signal.getsignal(signal.SIGUSR1)
+    run = pretraining(str(tmp_path), callbacks=[At(3, send)])
+    with pytest.raises(Preempted, match="SIGTERM: saved step 3; the same command"):
+        run.train()
+    assert signal.getsignal(signal.SIGUSR1) == handler
+    alone = At(7, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    with pytest.raises(Preempted, match="SIGUSR1: saved step 7; the same command"):
+        pretraining(str(tmp_path), callbacks=[alone]).train()
+    assert caplog.text.count("SIGUSR1: stopping after this step") == 2
+
+
+def test_preemption__in_a_thread(tmp_path, caplog):
+    """Of a web application, or of an agent that tries settings."""
+    caplog.set_level("INFO", logger="absl")
+    handlers = [signal.getsignal(number) for number in Preemption.SIGNALS]
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(pretraining, str(tmp_path), epochs=1).result()
+        assert pool.submit(made.train).result()["step"] == 5
+    run = pretraining(str(tmp_path))  # and one that was made in the main thread
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run.train).result()["step"] == 10
+    assert caplog.text.count("not in the main thread") == 2
+    assert [signal.getsignal(number) for number in Preemption.SIGNALS] == handlers
+
+
+def test_preemption__leaves_a_handler_alone_that_is_not_pythons(monkeypatch):
+    """Python could not put it back."""
+    known = signal.getsignal
+    monkeypatch.setattr(
+        signal, "getsignal", lambda n: None if n == signal.SIGUSR1 else known(n)
+    )
+    before = known(signal.SIGUSR1)
+    with Preemption(None):
+        assert known(signal.SIGUSR1) == before
+        assert known(signal.SIGTERM) != signal.SIG_DFL
+    assert known(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_preemption__after_the_last_step_the_metrics_are_kept(tmp_path):

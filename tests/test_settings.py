@@ -42,10 +42,16 @@ def test_of_encoder__a_setting_that_the_run_did_not_know(tmp_path):
 
 
 def test_of_encoder__where_it_was_trained_is_not_inherited(tmp_path):
-    run = written(tmp_path, strategy="multi_worker", seed=3)
+    run = written(tmp_path, strategy="multi_worker", seed=3, worker_timeout=7.0)
     training = settings.of_encoder(run).training
     assert (training.strategy, training.seed) == ("auto", 3)
     assert settings.of_encoder({**run, "strategy": "one"}).training.strategy == "one"
+    run = written(tmp_path, strategy="tpu", tpu="grpc://10.0.0.2:8470")
+    training = settings.of_encoder(run).training
+    assert (training.strategy, training.tpu) == ("auto", None)
+    run = written(tmp_path, strategy="mirrored", logical_cpus=4)
+    training = settings.of_encoder({**run, "strategy": "one"}).training
+    assert (training.strategy, training.logical_cpus) == ("one", 1)
 
 
 DAMAGED = [

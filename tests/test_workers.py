@@ -111,6 +111,28 @@ def test_two_workers__another_workdir_is_refused(unbroken, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [32, 34])
+def test_two_workers__any_batch_that_divides(batch_size, tmp_path):
+    ended = start(tmp_path, 2, batch_size=batch_size, epochs=1)
+    assert [process.returncode for process in ended] == [0, 0], ended
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [8, 32, 34])
+def test_one_worker__trains_as_one_device(batch_size, tmp_path):
+    settings = {"batch_size": batch_size, "epochs": 1}
+    tf_configs = {"alone": None, "worker": cluster.tf_config(["127.0.0.1:1"], 0)}
+    for name, tf_config in tf_configs.items():
+        own = {"out": f"{tmp_path}/{name}.npz", "workdir": f"{tmp_path}/{name}"}
+        own["strategy"] = "auto" if tf_config is None else "multi_worker"
+        done = processes.run(worker.train, tf_config, SETTINGS | own | settings)
+        assert done.returncode == 0, done.stderr
+    one, other = (np.load(f"{tmp_path}/{name}.npz") for name in tf_configs)
+    for name in one.files:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+@pytest.mark.slow
 def test_accumulation__the_same_on_two_devices(tmp_path):
     """With BatchNorm: a micro-batch holds the same examples, however it is divided."""
     settings = {"accumulation_steps": 2, "batch_size": 8}
@@ -222,6 +244,30 @@ def test_tf_config__none_one_and_a_chief(monkeypatch):
     task = {"type": "worker", "index": 0}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": both, "task": task}))
     assert cluster.from_environment() == cluster.Cluster(("c:1", "w:1"), 1)
+
+
+def test_multi_worker__alone_is_one_device(monkeypatch):
+    """Its strategy would cut a batch of 32 into two of 16."""
+    from tf_dpred.system import devices
+
+    monkeypatch.setenv("TF_CONFIG", cluster.tf_config(["127.0.0.1:1"], 0))
+    config = Config.from_dict({"strategy": "multi_worker"}).training
+    assert devices.place(config) == devices.Place(0, 1)
+    assert devices.make_strategy(config) is devices.tf.distribute.get_strategy()
+
+
+@pytest.mark.parametrize("strategy", ["auto", "multi_worker"])
+@pytest.mark.parametrize("environment", [None, cluster.tf_config(ADDRESSES, 1)])
+def test_prepare__an_evaluation_waits_for_no_worker(strategy, environment, monkeypatch):
+    from tf_dpred.system import devices
+
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("TF_CONFIG", environment)
+    monkeypatch.setattr(cluster, "wait_for_all", None)
+    config = Config.from_dict({"strategy": strategy}).training
+    found = devices.prepare(config, "float32")
+    assert found is devices.tf.distribute.get_strategy()
 
 
 def test_multi_worker__needs_tf_config(monkeypatch):

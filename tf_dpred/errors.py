@@ -8,9 +8,9 @@ from __future__ import annotations
 
 # The exit code of the program.
 REFUSED = 2  # bad input: nothing was done
-FAILED = 1  # a number was not finite, a file not written, a worker lost
+FAILED = 1  # a number not finite, a file not written, no memory left, a worker lost
 INTERRUPTED = 130  # Ctrl-C before training began, or in another mode (128 + SIGINT)
-PREEMPTED = 75  # SIGTERM or SIGINT; a checkpoint was written (EX_TEMPFAIL)
+PREEMPTED = 75  # SIGTERM, SIGUSR1 or SIGINT; a checkpoint was written (EX_TEMPFAIL)
 
 
 class Refused(ValueError):
@@ -30,6 +30,10 @@ class TooManyBadImages(RunFailed):
 
 class UnreadableImage(RunFailed):
     """A file has vanished, or this user may not read it."""
+
+
+class OutOfMemory(RunFailed):
+    """The memory of the machine or of its GPU does not suffice."""
 
 
 class WorkerLost(RunFailed):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the imports below take a moment
+    from tf_dpred.system import terminal
+
+    terminal.quit_when_interrupted("tf_dpred")
+
 import importlib
 import os
 import signal
@@ -16,8 +21,9 @@ from tf_dpred import errors, recipes
 from tf_dpred import flags as tf_dpred_flags
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.encoders import settings
-from tf_dpred.system import quiet
+from tf_dpred.system import quiet, terminal
 
+NAME = "tf_dpred"
 Run = Callable[[Config, FilesConfig], int | None]
 
 
@@ -107,27 +113,16 @@ def main(argv: Sequence[str]) -> int:
       The exit code, see `errors`. A refusal or a failure ends with one line; a bug
       shows its traceback.
     """
+    return terminal.run(NAME, _run_mode)
+
+
+def _run_mode() -> int | None:
     mode = MODES[flags.FLAGS.mode]
-    try:
-        config = mode.settings(tf_dpred_flags.given_settings())
-        files = _files(mode)
-        with quiet.start():
-            function = mode.load()
-        code = function(config, files) or 0
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # The reader, such as `head`, has what it wants. Python would write what it
-        # still holds when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return errors.FAILED
-    except errors.Refused as error:
-        return _complain(error, errors.REFUSED)
-    except (errors.RunFailed, FloatingPointError, OSError) as error:
-        logging.debug("failed", exc_info=True)
-        return _complain(error, errors.FAILED)
-    except KeyboardInterrupt:
-        return _complain("interrupted", errors.INTERRUPTED)
+    config = mode.settings(tf_dpred_flags.given_settings())
+    files = _files(mode)
+    with terminal.quits_when_interrupted(NAME), quiet.start():
+        function = mode.load()
+    return function(config, files)
 
 
 def _files(mode: Mode) -> FilesConfig:
@@ -153,10 +148,10 @@ def parse(argv: Sequence[str]) -> list[str]:
         left = flags.FLAGS(recipes.expand([argv[0], *given]))
     except (flags.Error, errors.Refused, OSError) as error:
         message = str(error).removeprefix("ERROR:: ") + recipes.hint(str(error))
-        sys.exit(_complain(message, errors.REFUSED))
+        sys.exit(terminal.complain(NAME, message, errors.REFUSED))
     if left[1:]:
         message = f"received {left[1:]!r}, accepted: flags (--name=value)."
-        sys.exit(_complain(message, errors.REFUSED))
+        sys.exit(terminal.complain(NAME, message, errors.REFUSED))
     return left
 
 
@@ -184,11 +179,6 @@ def _is_not_chatter(record: LogRecord) -> bool:
     return record.levelno >= WARNING or not any(p in record.pathname for p in theirs)
 
 
-def _complain(error: Exception | str, code: int) -> int:
-    print("tf_dpred: " + " ".join(str(error).split()), file=sys.stderr)
-    return code
-
-
 def _show(text: str) -> None:
     """Prints a text that a user may cut short, as by `| head`."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -197,6 +187,7 @@ def _show(text: str) -> None:
 
 def run() -> None:
     """Entry point of the `tf-dpred` command."""
+    terminal.quit_when_interrupted(NAME)
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
         _show(tf_dpred_flags.usage({name: mode.help for name, mode in MODES.items()}))
         return

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from types import FrameType
+from typing import Any
 
 import keras
 from absl import logging
@@ -15,11 +17,16 @@ from tf_dpred.system import replicas
 
 
 class Preemption(keras.callbacks.Callback):
-    """On SIGTERM or SIGINT: a checkpoint after the current step, then `Preempted`.
+    """On SIGTERM, SIGINT or SIGUSR1: a checkpoint after this step, then `Preempted`.
 
-    A second signal ends the process at once. The handlers are in place while training
-    runs; the earlier ones come back afterwards. Several workers all stop after the same
-    step, one or two later.
+    A second SIGTERM or SIGINT ends the process at once. SIGUSR1 is what Slurm sends
+    some time before it ends a job (`--signal=USR1@120`), with SIGTERM to follow: it
+    never ends the process at once, and neither does the first signal after it.
+
+    The handlers are in place while training runs; the earlier ones come back
+    afterwards. Only Python's main thread can have handlers: trained from another one,
+    as a web application does, a run leaves the signals to that program. Several workers
+    all stop after the same step, one or two later.
 
     Args:
       checkpoints: the callback that saves.
@@ -28,28 +35,40 @@ class Preemption(keras.callbacks.Callback):
       Preempted: names the signal and the step.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
     def __init__(self, checkpoints: Checkpointing):
         super().__init__()
         self.checkpoints = checkpoints
         self._received: int | None = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Preemption:
         self._received = None
-        self._before = {s: signal.signal(s, self._on_signal) for s in self.SIGNALS}
+        if threading.current_thread() is not threading.main_thread():
+            logging.info(
+                "not in the main thread: SIGTERM and Ctrl-C do not stop this run by a "
+                "checkpoint"
+            )
+            return self
+        # None is a handler that is not Python's, which Python could not put back.
+        known = [s for s in self.SIGNALS if signal.getsignal(s) is not None]
+        self._before = {s: signal.signal(s, self._on_signal) for s in known}
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._before = {}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None:
+        if number == signal.SIGUSR1 and self._received is not None:
+            return
+        if self._received not in (None, signal.SIGUSR1):
             os._exit(128 + number)
         self._received = number
         logging.warning(
-            "%s: stopping after this step; once more to stop at once",
+            "%s: stopping after this step; SIGTERM or Ctrl-C once more to stop at once",
             signal.Signals(number).name,
         )
 

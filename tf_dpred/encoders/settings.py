@@ -29,6 +29,8 @@ _CARD_SHAPE = {
     "weights?": str,
     "run?": (str, None),
 }
+# Settings that mean nothing on another machine.
+_OF_THE_MACHINE = ("strategy", "tpu", "logical_cpus")
 # Settings that mean nothing for another data set.
 _OF_THE_DATASET = (
     "data_dir",
@@ -56,7 +58,7 @@ def of_encoder(given: Mapping[str, Any]) -> Config:
     given = expand_paths(given)
     trained = recorded(given)
     # Where it was trained says nothing about where it is used.
-    merged = {k: v for k, v in trained.items() if k not in ("strategy", "tpu")}
+    merged = {k: v for k, v in trained.items() if k not in _OF_THE_MACHINE}
     if given.get("export_dir") is not None:
         merged["workdir"] = str(newest_export(Path(given["export_dir"])))
     if given.get("dataset", trained["dataset"]) != trained["dataset"]:

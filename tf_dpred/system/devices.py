@@ -71,18 +71,22 @@ def setup(config: TrainingConfig) -> tf.distribute.Strategy:
     Raises:
       Refused: devices that are not there, or a batch that they cannot share.
     """
-    strategy = prepare(config, precision_of(config))
+    strategy = prepare(config, precision_of(config), among_workers=True)
     check_batch(config, strategy.num_replicas_in_sync)
     return strategy
 
 
-def prepare(config: TrainingConfig, precision: str) -> tf.distribute.Strategy:
+def prepare(
+    config: TrainingConfig, precision: str, *, among_workers: bool = False
+) -> tf.distribute.Strategy:
     """Seeds, precision, determinism and devices; call before any tensor is made.
 
     Args:
       config: of seed, determinism and devices.
       precision: see `set_precision`; evaluation computes in float32 whatever the
         precision of the training was.
+      among_workers: this process is one of those that TF_CONFIG names; only a training
+        is. Else it waits for no other one, whatever the environment says.
 
     Returns:
       The strategy to build a model under.
@@ -90,6 +94,8 @@ def prepare(config: TrainingConfig, precision: str) -> tf.distribute.Strategy:
     Raises:
       Refused: devices that are not there.
     """
+    if not among_workers and config.strategy == "multi_worker":
+        config = dataclasses.replace(config, strategy="auto")
     keras.utils.set_random_seed(config.seed)
     set_precision(precision)
     # Without this, float32 products keep 10 bits on GPUs and 7 on TPUs, too few for F
@@ -106,7 +112,7 @@ def prepare(config: TrainingConfig, precision: str) -> tf.distribute.Strategy:
             "--precision: %s is slow on this processor; float32 may be far faster",
             precision,
         )
-    return make_strategy(config)
+    return make_strategy(config, among_workers=among_workers)
 
 
 def trains_on_accelerator(config: TrainingConfig) -> bool:
@@ -153,17 +159,21 @@ def split_cpu(count: int) -> None:
         )
 
 
-def make_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
+def make_strategy(
+    config: TrainingConfig, *, among_workers: bool = True
+) -> tf.distribute.Strategy:
     """The strategy of `--strategy`; auto: MultiWorkerMirrored if TF_CONFIG names
     several workers, TPU if there is one (or --tpu names it), Mirrored if there are
-    several devices, else one.
+    several devices, else one. One worker alone is no different from one process.
 
     Raises:
       Refused: a TPU or workers are asked for and not found.
     """
     kind = config.strategy
-    if place(config).workers > 1 or kind == "multi_worker":
+    if among_workers and place(config).workers > 1:
         return _multi_worker_strategy(config)
+    if kind == "multi_worker":  # its strategy would cut the batches of one worker
+        kind = "auto"
     if kind == "auto" and (config.tpu or tf.config.list_physical_devices("TPU")):
         kind = "tpu"
     devices = tf.config.list_logical_devices("GPU")
