@@ -163,13 +163,21 @@ BAD_INPUT = [
 
 @pytest.mark.parametrize(("settings", "message"), BAD_INPUT, ids=lambda v: str(v)[:40])
 def test_pretraining__bad_input_is_refused_before_work(settings, message, tmp_path):
-    workdir = tmp_path / "run"
+    workdir = tmp_path / "deep" / "run"
     config = Config.from_dict({"workdir": str(workdir), **settings})
     with pytest.raises(errors.Refused, match="accepted") as refusal:
         train.Pretraining(config)
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value).strip()
-    assert not (workdir / "checkpoints").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pretraining__a_refusal_leaves_what_was_there(tmp_path):
+    (tmp_path / "mine").write_text("")
+    config = Config.from_dict({"workdir": str(tmp_path), "split": "nosuchsplit"})
+    with pytest.raises(errors.Refused, match="nosuchsplit"):
+        train.Pretraining(config)
+    assert (tmp_path / "mine").exists()
 
 
 def test_pretraining__empty_folder(tmp_path):

@@ -11,6 +11,7 @@ import toys
 from devices import on_two_devices, strategy
 
 from tf_dpred.config import Config
+from tf_dpred.errors import Refused
 from tf_dpred.networks.resnet import resnet
 from tf_dpred.optimizers import SGD
 from tf_dpred.predictors import MLP, Direct
@@ -213,7 +214,7 @@ def test_column__bottleneck():
 )
 def test_compute__bad_option(options, message):
     given, _ = scaling.options().parse_known_args(options)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refused, match=message):
         scaling.compute(given, Config())
 
 

@@ -2,9 +2,12 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from tf_dpred.errors import Refused
+from tf_dpred.records import results
 from tools import sweep
 
 LIST = """
@@ -27,7 +30,7 @@ def test_read_list__seeds_in_turns_and_flags_in_order():
 
 @pytest.mark.parametrize("line", ["direct", "a b: --x=1", "direct:\ndirect:", "a[]:"])
 def test_read_list__refuses(line):
-    with pytest.raises(ValueError, match=r"received the line .* accepted: a name"):
+    with pytest.raises(Refused, match=r"received '.*' as a line, accepted: a name"):
         sweep.read_list(line)
 
 
@@ -75,6 +78,70 @@ def test_main__skips_what_is_done_and_goes_on_after_a_failure(tmp_path, monkeypa
     (tmp_path / "list.txt").write_text("a: --eps=0.3\n")
     sweep.main(command)
     assert asked[-1] == ("a", 0)
+
+
+def test_execute__elsewhere(tmp_path, monkeypatch):
+    """Paths are the caller's; the recipes of a list are found everywhere."""
+    monkeypatch.chdir(tmp_path)
+    commands = []
+
+    def run(command, check):
+        commands.append(command[3:])
+        workdir = Path("sweep/direct/1")
+        workdir.mkdir(parents=True, exist_ok=True)
+        result = {"knn_by_epoch": {}, "feature_std": 0.5, "epoch": 1, "step": 2}
+        (workdir / "result.json").write_text(json.dumps(result))
+        identity = {"mode": "linear_eval", "protocol": "features", "top1": 0.75}
+        results.write(workdir, identity | {"dataset": "digits", "encoder": "online"})
+
+    monkeypatch.setattr(subprocess, "run", run)
+    flags = ("--flagfile=configs/quickstart.cfg", "--width=0.125")
+    record = sweep.execute(
+        sweep.Run("direct", 1, flags), Path("sweep"), ["--data_dir=images"]
+    )
+    assert record["linear"] == 0.75 and record["flags"] == list(flags)
+    assert commands[0] == [
+        "--recipe=quickstart",
+        "--width=0.125",
+        "--data_dir=images",
+        "--seed=1",
+        "--workdir=sweep/direct/1",
+        "--mode=pretrain",
+    ]
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "quickstart.cfg").write_text("")
+    assert sweep._anywhere(flags[0]) == flags[0]  # the caller's own
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.txt"], "--list: received 'none.txt' .*, accepted: a text file"),
+        (["list.txt", "--output=bad.jsonl"], r"--output: .* a damaged bad.jsonl"),
+        (["list.txt", "--root=list.txt"], "Not a directory|File exists"),
+    ],
+)
+def test_main__refuses_before_anything_is_trained(
+    arguments, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweep, "execute", None)
+    Path("list.txt").write_text("a:\n")
+    Path("bad.jsonl").write_text("[]\n")
+    with pytest.raises((Refused, OSError), match=message):
+        sweep.main(arguments)
+
+
+def test_main__a_last_line_that_was_cut_off(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("list.txt").write_text("a:\nb:\n")
+    Path("out.jsonl").write_text(json.dumps(record("a", 0)) + '\n{"name": "b", "se')
+    monkeypatch.setattr(
+        sweep, "execute", lambda run, root, extra: record(run.name, run.seed)
+    )
+    sweep.main(["list.txt", "--output=out.jsonl"])
+    found = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [r["name"] for r in found] == ["a", "b"]
 
 
 def test_docs__the_table_is_that_of_the_records():

@@ -22,7 +22,13 @@ from tf_dpred.records.lock import Lock
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.reports import opening
 from tf_dpred.step.multi_worker import lost_workers_named
-from tf_dpred.system import devices, json_files, replicas
+from tf_dpred.system import devices, json_files, memory, replicas
+
+# What to do where the memory does not suffice.
+ADVICE = (
+    "lower --batch_size, or raise --accumulation_steps, which splits it; lower "
+    "--image_size or --width"
+)
 
 
 class Pretraining:
@@ -55,7 +61,7 @@ class Pretraining:
         # One of several workers writes the files; the others only train.
         self.place = devices.place(config.training)
         self.workdir = Workdir(config.training.workdir)
-        self.workdir.create()
+        made = self.workdir.create()
         self.lock = Lock(self.workdir.lock)
         try:
             if self.place.is_chief:
@@ -64,11 +70,15 @@ class Pretraining:
             provenance.check_settings(self.workdir, config)
             # Before any tensor is made: devices cannot be set up once they are used.
             self.strategy = devices.setup(config.training)
-            with lost_workers_named(self.place):
+            with lost_workers_named(self.place), memory.shortage_named(ADVICE):
                 self._open(source, backbone, callbacks)
                 self._restore()
         except BaseException:
+            # Nothing is left of a run that has not begun.
+            if made:
+                self.lock.remove()
             self.lock.release()
+            self.workdir.remove(made)
             raise
 
     def _open(self, source: Source | None, backbone, extra_callbacks) -> None:
@@ -144,7 +154,8 @@ class Pretraining:
         Raises:
           FloatingPointError: a number is not finite and `on_nonfinite` is `stop`.
           errors.Preempted: a signal ended the run; a checkpoint was written.
-          errors.RunFailed: images cannot be used, or another worker ended.
+          errors.RunFailed: images cannot be used, another worker ended, or the memory
+            does not suffice.
           OSError: the last checkpoint could not be written.
           Refused: another run has taken the work directory since this one was made.
         """
@@ -152,7 +163,11 @@ class Pretraining:
             if self.place.is_chief:
                 self.lock.start_training()
                 self._check_is_latest()
-            with named_errors(), lost_workers_named(self.place):
+            with (
+                memory.shortage_named(ADVICE),
+                named_errors(),
+                lost_workers_named(self.place),
+            ):
                 opening.log(self)
                 self._fit()
                 return self._finish()

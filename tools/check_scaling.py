@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,8 +23,9 @@ from absl import app
 from tf_dpred import flags as tf_dpred_flags
 from tf_dpred.config import Config
 from tf_dpred.main import parse
-from tf_dpred.system import markdown, quiet
+from tf_dpred.system import markdown, quiet, terminal
 from tools import scaling
+from tools.benchmark import machine as benchmark_machine
 from tools.benchmark.step import model_and_batch
 from tools.hardware import Machine
 
@@ -143,7 +142,7 @@ def machine_of(job: scaling.Job, parts: dict[str, float], images: float) -> Mach
     def moved(kind: str, parameters: int) -> float:
         return scaling.PASSES[kind] * scaling.FLOAT32 * parameters
 
-    cores = len(os.sched_getaffinity(0))
+    cores = benchmark_machine.cores()
     return Machine(
         flops=2 * job.batch * job.network.macs / parts["forward"],
         flops32=2 * ROWS * job.d**2 / parts["F, product"],
@@ -204,15 +203,16 @@ def report(job: scaling.Job, parts: dict[str, float], machine: Machine) -> str:
     )
 
 
-def main(argv: list[str]) -> None:
-    try:
-        config = tf_dpred_flags.config_from_flags()
-        with quiet.start():
-            import tensorflow  # noqa: F401
-        images = images_per_second(config)
-        parts = seconds_of_parts(config)
-    except ValueError as error:
-        sys.exit(f"check_scaling: {error}")
+def main(argv: list[str]) -> int:
+    return terminal.run("check_scaling", measure)
+
+
+def measure() -> None:
+    config = tf_dpred_flags.config_from_flags()
+    with terminal.quits_when_interrupted("check_scaling"), quiet.start():
+        import tensorflow  # noqa: F401
+    images = images_per_second(config)
+    parts = seconds_of_parts(config)
     job = scaling.job_of(config)
     machine = machine_of(job, parts, images)
     network, data = config.network, config.data

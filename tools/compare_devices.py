@@ -15,14 +15,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from tf_dpred.config import paths, refuse
 from tf_dpred.records import checkpoints
+from tf_dpred.system import terminal
 
+LAUNCHER = Path(__file__).with_name("launch_local.py")
 NOISE = 1e-6
 WAYS = {"eager": ["--run_eagerly"], "graph": [], "xla": ["--jit_compile"]}
 
@@ -33,7 +37,7 @@ def command(run: str, workdir: Path, flags: list[str]) -> list[str]:
         program = ["-m", "tf_dpred.main"]
         devices = ["--strategy=one", *WAYS[run]]
     elif run.endswith("w"):
-        program = ["tools/launch_local.py", f"--workers={run[:-1]}", "--"]
+        program = [str(LAUNCHER), f"--workers={run[:-1]}", "--"]
         devices = ["--strategy=multi_worker"]
     else:
         program = ["-m", "tf_dpred.main"]
@@ -69,14 +73,20 @@ def losses(workdir: Path) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", default="1,2,4", help="see above")
-    parser.add_argument("--directory", type=Path, default=Path("runs/compare_devices"))
+    parser.add_argument(
+        "--directory", type=paths.argument, default=Path("runs/compare_devices")
+    )
     parser.add_argument("flags", nargs="*", help="of tf_dpred.main, after --")
     given = parser.parse_args()
     first = None
-    for run in given.runs.split(","):
+    runs = given.runs.split(",")
+    for run in runs:  # all of them, before the first one trains
+        if run not in WAYS and not re.fullmatch(r"[1-9][0-9]*w?", run):
+            refuse("runs", given.runs, f"{', '.join(WAYS)}, numbers, or numbers with w")
+        if (given.directory / run).exists():
+            refuse("directory", str(given.directory), f"one without {run}")
+    for run in runs:
         workdir = given.directory / run
-        if workdir.exists():
-            sys.exit(f"compare_devices: received {workdir}, accepted: a new directory")
         done = subprocess.run(
             command(run, workdir, given.flags), stderr=subprocess.PIPE, text=True
         )
@@ -95,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(terminal.run("compare_devices", main))

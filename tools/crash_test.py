@@ -24,7 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from tf_dpred import errors
+from tf_dpred.config import paths, refuse
 from tf_dpred.records import checkpoints
+from tf_dpred.system import terminal
 
 
 def command(workdir: Path, flags: list[str]) -> list[str]:
@@ -115,19 +117,34 @@ def loss_curve(workdir: Path) -> dict[int, set[float]]:
     return curve
 
 
-def main() -> None:
+def clear(directory: Path, *ours: Path) -> None:
+    """Removes what an earlier test left; a directory with more in it is not ours."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if others := sorted(set(directory.iterdir()) - set(ours)):
+        refuse(
+            "directory",
+            str(directory),
+            "a new directory, or that of an earlier test",
+            detail=f", which holds {others[0].name}",
+        )
+    for path in ours:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--signal", default="SIGKILL", choices=("SIGKILL", "SIGTERM"))
     parser.add_argument("--seed", type=int, default=0, help="of the times")
     parser.add_argument("--longest", type=float, default=40.0, help="seconds to a kill")
-    parser.add_argument("--directory", type=Path, default=Path("runs/crash_test"))
+    parser.add_argument(
+        "--directory", type=paths.argument, default=Path("runs/crash_test")
+    )
     parser.add_argument("flags", nargs="*", help="of tf_dpred.main, after --")
     args = parser.parse_args()
     random.seed(args.seed)
-    shutil.rmtree(args.directory, ignore_errors=True)
-    args.directory.mkdir(parents=True)
     whole, broken = args.directory / "unbroken", args.directory / "broken"
+    clear(args.directory, whole, broken, broken.with_suffix(".log"))
     seconds = train_unbroken(whole, args.flags)
     print(f"unbroken: {seconds:.0f} s, {last_step(whole)}", flush=True)
     number = getattr(signal, args.signal)
@@ -146,8 +163,8 @@ def main() -> None:
     print(f"loss curve: {len(expected)} points, equal: {expected == found}")
     print(f"epochs.jsonl equal: {epochs_equal}")
     equal = not differing and expected == found and epochs_equal
-    sys.exit(0 if equal and sent >= args.kills else 1)
+    return 0 if equal and sent >= args.kills else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(terminal.run("crash_test", main))

@@ -7,12 +7,14 @@ predictor and EMA, and of DirectPred.
 
 from __future__ import annotations
 
-import json
+import argparse
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from tf_dpred.system import json_files, terminal
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 RUNS = CHECKOUT / "runs" / "demo"
@@ -32,10 +34,12 @@ def pretrain(name: str, *flags: str) -> dict:
     ]
     print("$ python", *command[1:], flush=True)
     subprocess.run(command, cwd=CHECKOUT, check=True)
-    return json.loads((workdir / "result.json").read_text())
+    return json_files.read(workdir / "result.json") or {}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition(": ")[2])
+    parser.parse_args()
     start = time.monotonic()
     shutil.rmtree(RUNS, ignore_errors=True)
     collapsed = pretrain("collapsed", *COLLAPSING)
@@ -56,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(terminal.run("demo", main))

@@ -3,8 +3,8 @@
     python tools/launch_local.py --workers=2 -- --flagfile=configs/quickstart.cfg
 
 Gives each process a TF_CONFIG with free ports of the loopback interface and prints what
-they log; those of worker 1 begin with "[1] ". SIGTERM and SIGINT are passed on. Exits
-with the largest exit code of the workers.
+they log; those of worker 1 begin with "[1] ". SIGTERM, SIGINT and SIGUSR1 are passed
+on. Exits with the largest exit code of the workers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from tf_dpred.system import cluster
+from tf_dpred.config import refuse
+from tf_dpred.system import cluster, terminal
 
 
 def start(
@@ -44,13 +45,15 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("flags", nargs="*", help="of tf_dpred.main, after --")
     given = parser.parse_args()
+    if given.workers < 1:
+        refuse("workers", given.workers, "at least 1")
     processes: list[subprocess.Popen] = []
 
     def pass_on(number: int, frame: object) -> None:
         for process in processes:
             process.send_signal(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, pass_on)
     start(given.workers, given.flags, processes)
 
@@ -71,4 +74,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(terminal.run("launch_local", main))

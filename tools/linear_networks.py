@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tf_dpred.system import markdown, quiet
+from tf_dpred.system import markdown, quiet, terminal
 
 with quiet.start():
     import keras
@@ -302,4 +302,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(terminal.run("linear_networks", lambda: main(sys.argv[1:])))

@@ -15,14 +15,16 @@ import argparse
 import dataclasses
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tf_dpred import flags as tf_dpred_flags
-from tf_dpred.config import Config
+from tf_dpred.config import Config, refuse
+from tf_dpred.errors import Refused
 from tf_dpred.main import parse
-from tf_dpred.system import markdown, quiet
+from tf_dpred.system import markdown, quiet, terminal
 from tools.hardware import MACHINES, Machine
 
 VIEWS = 2
@@ -386,7 +388,7 @@ def machine_of(given: argparse.Namespace) -> Machine:
     """The preset with the numbers that were given.
 
     Raises:
-      ValueError: a number that is not above 0 (for seconds: below 0).
+      Refused: a number that is not above 0 (for seconds: below 0).
     """
     changed = {}
     for field in dataclasses.fields(Machine):
@@ -394,10 +396,9 @@ def machine_of(given: argparse.Namespace) -> Machine:
         if value is None:
             continue
         least = 0 if field.name in ("launch", "latency", "local_latency", "call") else 1
-        if not value >= least:
-            raise ValueError(
-                f"--{field.name}: received {value:g}, accepted: at least {least}."
-            )
+        if not value >= least or (field.name == "per_host" and math.isinf(value)):
+            shown = int(value) if value.is_integer() else value
+            refuse(field.name, shown, f"at least {least}")
         changed[field.name] = int(value) if field.name == "per_host" else value
     return dataclasses.replace(MACHINES[given.hardware], **changed)
 
@@ -406,21 +407,16 @@ def compute(given: argparse.Namespace, config: Config) -> tuple[list[dict], list
     """The columns, and why others were left out.
 
     Raises:
-      ValueError: a wrong option.
+      Refused: a wrong option.
     """
     from tf_dpred.system import devices
 
     machine = machine_of(given)
     counts = given.devices.split(",")
-    if not all(count.isdecimal() and int(count) for count in counts):
-        raise ValueError(
-            f"--devices: received {given.devices!r}, accepted: whole numbers above 0, "
-            "as 8,64,512."
-        )
+    if not all(re.fullmatch("0*[1-9][0-9]{0,8}", count) for count in counts):
+        refuse("devices", given.devices, "whole numbers above 0, as 8,64,512")
     if given.per_device is not None and given.per_device < 2:
-        raise ValueError(
-            f"--per_device: received {given.per_device}, accepted: at least 2."
-        )
+        refuse("per_device", given.per_device, "at least 2")
     job, columns, refused = job_of(config), [], []
     for count in map(int, counts):
         training = config.training
@@ -429,7 +425,7 @@ def compute(given: argparse.Namespace, config: Config) -> tuple[list[dict], list
             training = dataclasses.replace(training, batch_size=batch)
         try:
             devices.check_batch(training, count)
-        except ValueError as error:
+        except Refused as error:
             refused.append(f"{count:,} devices: {error}")
             continue
         own = dataclasses.replace(job, batch=training.batch_size)
@@ -439,16 +435,11 @@ def compute(given: argparse.Namespace, config: Config) -> tuple[list[dict], list
 
 def main(arguments: Sequence[str]) -> None:
     given, rest = options().parse_known_args(arguments)
-    left = parse([sys.argv[0], *rest])[1:]
-    try:
-        if left:
-            raise ValueError(f"received {left!r}, accepted: flags (--name=value).")
-        config = tf_dpred_flags.config_from_flags()
-        with quiet.start():
-            import tensorflow  # noqa: F401
-        columns, refused = compute(given, config)
-    except ValueError as error:
-        sys.exit(f"scaling: {error}")
+    parse([sys.argv[0], *rest])
+    config = tf_dpred_flags.config_from_flags()
+    with terminal.quits_when_interrupted("scaling"), quiet.start():
+        import tensorflow  # noqa: F401
+    columns, refused = compute(given, config)
     if given.json:
         print(json.dumps({"columns": columns, "refused": refused}, indent=2))
         return
@@ -459,4 +450,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(terminal.run("scaling", lambda: main(sys.argv[1:])))

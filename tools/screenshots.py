@@ -10,6 +10,7 @@ chromium-driver).
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import socket
 import subprocess
@@ -20,6 +21,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tf_dpred.config import paths
+from tf_dpred.system import terminal
 
 TABS = {
     "scalars": "#scalars",
@@ -118,9 +122,9 @@ def shrink(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("logdir", type=Path, help="holds work directories")
-    parser.add_argument("output", type=Path, help="directory of the pictures")
-    parser.add_argument("--report", type=Path, help="page of --mode=report")
+    parser.add_argument("logdir", type=paths.argument, help="holds work directories")
+    parser.add_argument("output", type=paths.argument, help="directory of the pictures")
+    parser.add_argument("--report", type=paths.argument, help="page of --mode=report")
     parser.add_argument("--tabs", default=",".join(TABS), help="some of the default")
     parser.add_argument("--seconds", type=float, default=12.0, help="a tab may take")
     parser.add_argument("--size", default="1400x900", help="of the window, pixels")
@@ -129,7 +133,11 @@ def main() -> None:
     if unknown or not given.logdir.is_dir():
         wrong = f"--tabs={unknown}" if unknown else str(given.logdir)
         parser.error(f"received {wrong}, accepted: {', '.join(TABS)}; a directory")
-    width, height = map(int, given.size.split("x"))
+    if not (size := re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", given.size)):
+        parser.error(f"--size: received {given.size!r}, accepted: as 1400x900")
+    if given.report and not given.report.is_file():
+        parser.error(f"--report: received {str(given.report)!r}, accepted: a file")
+    width, height = map(int, size.groups())
     given.output.mkdir(parents=True, exist_ok=True)
     with browser(width, height) as driver:
         with tensorboard(given.logdir) as address:
@@ -143,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(terminal.run("screenshots", main))

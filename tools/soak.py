@@ -23,6 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from tf_dpred import errors
+from tf_dpred.config import paths
+from tf_dpred.system import terminal
+from tf_dpred.system.files import output_file
 
 
 def sample(pid: int) -> tuple[float, int]:
@@ -49,9 +52,10 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--every", type=float, default=5.0, help="seconds")
     parser.add_argument("--most", type=float, default=20.0, help="MB per hour")
-    parser.add_argument("--output", type=Path, default=Path("soak.csv"))
+    parser.add_argument("--output", type=paths.argument, default=Path("soak.csv"))
     parser.add_argument("flags", nargs="*", help="of tf_dpred.main, after --")
     given = parser.parse_args()
+    output_file(str(given.output), "a csv file")
     command = [sys.executable, "-m", "tf_dpred.main", *given.flags]
     process = subprocess.Popen(
         command, stderr=subprocess.DEVNULL, start_new_session=True
@@ -79,4 +83,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(terminal.run("soak", main))

@@ -7,7 +7,9 @@ The list is a text file. A line `name: --flag=value ...` is a configuration; `se
 `[0 1 2]` in front of the colon, has it run once for each (default: seed 0). A line that
 begins with `--` is given to all of them. So is what follows `--` on the command line,
 but it is not recorded: it says where things lie, and must not change a result. Each is
-pre-trained in ROOT/name/seed and evaluated by `--mode=linear_eval`.
+pre-trained in ROOT/name/seed and evaluated by `--mode=linear_eval`. Paths are relative
+to the directory in which this is called; a `--flagfile=configs/NAME.cfg` that is not
+there is the recipe of that name.
 
 The output holds one JSON object per finished run. A run that it holds is not repeated;
 one that was interrupted continues from its checkpoint. One that fails is named at the
@@ -29,10 +31,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tf_dpred.system import markdown
+from tf_dpred import recipes
+from tf_dpred.config import paths, refuse
+from tf_dpred.records import results
+from tf_dpred.records.workdir import Workdir
+from tf_dpred.system import files, json_files, markdown, terminal
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+RECIPE = re.compile(r"--flagfile=(configs/(\w+)\.cfg)")
 LINE = re.compile(r"(?P<name>[\w.+-]+)\s*(\[(?P<seeds>[\d\s]+)\])?\s*:(?P<flags>.*)")
+RECORD = {
+    "name": str,
+    "seed": int,
+    "flags": [str],
+    "knn_untrained": (float, None),
+    "knn": (float, None),
+    "linear": (float, None),
+    "linear_of_best_epoch?": (float, None),
+    "feature_std": (float, None),
+}
 MEASURED = {
     "knn_untrained": "kNN, untrained",
     "knn": "kNN",
@@ -65,7 +82,7 @@ def read_list(text: str) -> list[Run]:
     """The runs of a list: all of the first seeds, then those of the second ones.
 
     Raises:
-      ValueError: a line is not understood, or a name is there twice.
+      Refused: a line is not understood, or a name is there twice.
     """
     common: list[str] = []
     named: dict[str, tuple[list[int], list[str]]] = {}
@@ -77,9 +94,11 @@ def read_list(text: str) -> list[Run]:
             continue
         found = LINE.fullmatch(line)
         if not found or found["name"] in named:
-            raise ValueError(
-                f"received the line {line!r}, accepted: a name that is there once, "
-                "a colon, and flags; or flags alone."
+            refuse(
+                "list",
+                line,
+                "a name that is there once, a colon, and flags; or flags alone",
+                detail=" as a line",
             )
         seeds = [int(seed) for seed in (found["seeds"] or "0").split()]
         named[found["name"]] = (seeds, shlex.split(found["flags"]))
@@ -102,12 +121,13 @@ def execute(run: Run, root: Path, extra: Sequence[str]) -> dict[str, Any]:
     workdir = root / run.name / str(run.seed)
     own = [*extra, f"--seed={run.seed}", f"--workdir={workdir}"]
     for mode in ("pretrain", "linear_eval"):
-        command = ["-m", "tf_dpred.main", *run.flags, *own, f"--mode={mode}"]
+        given = [*map(_anywhere, run.flags), *own, f"--mode={mode}"]
+        command = ["-m", "tf_dpred.main", *given]
         print("$ python", shlex.join(command), flush=True)
-        subprocess.run([sys.executable, *command], cwd=CHECKOUT, check=True)
-    result = json.loads((workdir / "result.json").read_text())
-    (evaluation,) = workdir.glob("evaluation/linear_eval-*-online/result.json")
-    probe = json.loads(evaluation.read_text())
+        subprocess.run([sys.executable, *command], check=True)
+    result = json_files.read(Workdir(workdir).result) or {}
+    found = results.read_all(workdir)
+    probe = next(e for e in found if e["mode"] == "linear_eval")
     return {
         "name": run.name,
         "seed": run.seed,
@@ -115,12 +135,20 @@ def execute(run: Run, root: Path, extra: Sequence[str]) -> dict[str, Any]:
         "knn_untrained": result["knn_by_epoch"].get("0"),
         "knn": result.get("knn"),
         "linear": probe["top1"],
-        "linear_of_best_epoch": probe["top1_of_best_epoch"],
+        "linear_of_best_epoch": probe.get("top1_of_best_epoch"),
         "feature_std": result["feature_std"],
         "epoch": result["epoch"],
         "step": result["step"],
         "seconds": round(time.monotonic() - start),
     }
+
+
+def _anywhere(flag: str) -> str:
+    """A flag of a list as it is also understood outside of the checkout."""
+    found = RECIPE.fullmatch(flag)
+    if found and not Path(found[1]).exists() and found[2] in recipes.names():
+        return f"--recipe={found[2]}"
+    return flag
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
@@ -144,9 +172,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="tools/sweep.py", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("list", type=Path, help="text file of configurations")
-    parser.add_argument("--root", type=Path, default=Path("runs/sweep"))
-    parser.add_argument("--output", type=Path, help="default: ROOT/results.jsonl")
+    parser.add_argument("list", type=paths.argument, help="file of configurations")
+    parser.add_argument("--root", type=paths.argument, default=Path("runs/sweep"))
+    parser.add_argument(
+        "--output", type=paths.argument, help="default: ROOT/results.jsonl"
+    )
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.epilog = "Behind --: flags of tf_dpred.main for all runs."
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -155,11 +185,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output = given.output or given.root / "results.jsonl"
     try:
         runs = read_list(given.list.read_text())
-        records = []
-        if output.exists():
-            records = [json.loads(line) for line in output.read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        sys.exit(f"sweep: {' '.join(str(error).split())}")
+    except (OSError, UnicodeError) as error:
+        refuse("list", str(given.list), "a text file", detail=f" ({error})")
+    records = json_files.read_lines(output, RECORD, "output")
+    if not given.table:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        files.output_file(str(output), "a file of results")
     failed = []
     for run in [] if given.table else runs:
         if run.is_in(records):
@@ -170,13 +201,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             failed.append(f"{run.name}, seed {run.seed} (exit code {error.returncode})")
             continue
         records.append(record)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        files.write_whole(output, "".join(json.dumps(r) + "\n" for r in records))
     print(table(records))
     if failed:
         sys.exit(f"sweep: failed: {'; '.join(failed)}. Start it again to continue.")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(terminal.run("sweep", main))

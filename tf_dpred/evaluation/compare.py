@@ -24,12 +24,22 @@ def run(config: Config, files: FilesConfig) -> None:
 
     Raises:
       Refused: see `evaluations`.
+      OSError: a result could not be written; the table holds it.
     """
-    print(table(evaluations(config)))
+    made: list[Evaluation] = []
+    print(table(evaluations(config, made)), flush=True)
+    for evaluation in made:
+        evaluation.check_written()
 
 
-def evaluations(config: Config) -> dict[tuple[str, str], dict[str, Any]]:
+def evaluations(
+    config: Config, made: list[Evaluation] | None = None
+) -> dict[tuple[str, str], dict[str, Any]]:
     """(mode, encoder) -> result, for the encoder of `config` and the untrained one.
+
+    Args:
+      config: of `encoders.settings.of_encoder`.
+      made: takes the evaluations, whose `check_written` is left to the caller.
 
     Raises:
       Refused: `--encoder=untrained`; see also `evaluate.Evaluation`.
@@ -43,6 +53,8 @@ def evaluations(config: Config) -> dict[tuple[str, str], dict[str, Any]]:
     for encoder in (trained, "untrained"):
         chosen = dataclasses.replace(config.evaluation, encoder=encoder)
         evaluation = Evaluation(dataclasses.replace(config, evaluation=chosen))
+        if made is not None:
+            made.append(evaluation)
         # Fine-tuning trains the untrained one as well. It comes first, since a batch
         # that is too large for the few labels is refused before anything is computed.
         for mode in reversed(MODES) if encoder == trained else MODES[:2]:

@@ -23,13 +23,15 @@ from tf_dpred.evaluation import knn as nearest
 from tf_dpred.evaluation import labelled, linear
 from tf_dpred.evaluation.features import FeatureExtractor
 from tf_dpred.records import results
-from tf_dpred.system import devices, markdown
+from tf_dpred.system import devices, markdown, memory
 
 # The version of the random crops that train a classifier or the encoder. Stored results
 # of another one are computed again.
 STREAM = 2
 # Training images that are held out to choose settings by; at most a tenth of all.
 HELD_OUT_RATE, HELD_OUT_KNN = 10_009, 10_000
+# What to do where the memory does not suffice.
+ADVICE = "lower --eval_batch_size, or evaluate on fewer images (--eval_train_split)"
 
 
 def linear_eval(config: Config, files: FilesConfig) -> None:
@@ -57,9 +59,11 @@ def finetune(config: Config, files: FilesConfig) -> None:
 
 
 def _print(mode: str, config: Config) -> None:
-    rows = _rows(Evaluation(config).run(mode))
+    evaluation = Evaluation(config)
+    rows = _rows(evaluation.run(mode))
     header = ("start" if mode == "finetune" else "encoder", "top-1", "top-5", "chosen")
-    print(markdown.table(header, rows))
+    print(markdown.table(header, rows), flush=True)
+    evaluation.check_written()
 
 
 class Evaluation:
@@ -74,6 +78,7 @@ class Evaluation:
 
     def __init__(self, config: Config):
         self.config = config
+        self._unwritten: OSError | None = None
         self.seed = config.training.seed
         self.strategy = devices.prepare(config.training, "float32")
         self.encoder = restore.open_encoder(config)
@@ -84,7 +89,7 @@ class Evaluation:
         self.num_classes = max(train, test)
 
     def run(self, mode: str, *, reuse: bool = False) -> dict[str, Any]:
-        """Computes one result, logs it, and writes it.
+        """Computes one result, logs it, and writes it; see also `check_written`.
 
         Args:
           mode: `linear_eval`, `knn` or `finetune`.
@@ -95,21 +100,35 @@ class Evaluation:
           What `result.json` holds.
 
         Raises:
-          Refused: settings that do not fit the images.
-          errors.RunFailed: images cannot be used.
-          OSError: the result could not be written.
+          Refused: settings that do not fit the images, or a work directory that
+            cannot be written to.
+          errors.RunFailed: images cannot be used, or the memory does not suffice.
         """
         identity = self._identity(mode)
         workdir = Path(self.config.training.workdir)
         if reuse and (stored := results.find(workdir, identity)):
             return stored
-        with named_errors():
+        results.check_can_write(workdir, identity)
+        with memory.shortage_named(ADVICE), named_errors():
             found = self._compute(mode)
         result = {**identity, **found, "versions": devices.versions()}
         for start, top1, top5, chosen in _rows(result):
             logging.info("%s: top-1 %s, top-5 %s (%s)", start, top1, top5, chosen)
-        logging.info("wrote %s", results.write(workdir, result))
+        try:
+            logging.info("wrote %s", results.write(workdir, result))
+        except OSError as error:
+            logging.error("the result of %s is not kept: %s", mode, error)
+            self._unwritten = error
         return result
+
+    def check_written(self) -> None:
+        """To be called when the numbers are shown.
+
+        Raises:
+          OSError: the latest result that could not be written.
+        """
+        if self._unwritten is not None:
+            raise self._unwritten
 
     def _compute(self, mode: str) -> dict[str, Any]:
         """The numbers of one result, and how they were found."""

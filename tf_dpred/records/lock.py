@@ -103,6 +103,11 @@ class Lock:
             self._file.close()
             self._file = None
 
+    def remove(self) -> None:
+        """Removes the file, if this object holds the directory."""
+        if self._file is not None:
+            self.path.unlink(missing_ok=True)
+
     def _refuse(self, owner: str, does: str = "is training") -> NoReturn:
         refuse(
             "workdir",

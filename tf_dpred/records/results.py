@@ -10,8 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tf_dpred.config import refuse
 from tf_dpred.records.workdir import Workdir
-from tf_dpred.system import json_files
+from tf_dpred.system import files, json_files
 
 _KNOWN = {
     "mode": str,
@@ -48,6 +49,26 @@ def write(workdir: Path, result: dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     json_files.write(path, result)
     return path
+
+
+def check_can_write(workdir: Path, identity: dict[str, Any]) -> None:
+    """Checks, before an evaluation is computed, that it can be written.
+
+    Raises:
+      Refused: it cannot.
+    """
+    path = path_of(workdir, identity)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.check_can_write(path)
+    except OSError as error:
+        refuse(
+            "workdir",
+            str(workdir),
+            "a work directory for the result, of this run or a copy of it",
+            detail=f" with {path.parent}, which cannot be written to "
+            f"({error.strerror})",
+        )
 
 
 def find(workdir: Path, identity: dict[str, Any]) -> dict[str, Any] | None:

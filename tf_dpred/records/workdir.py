@@ -17,6 +17,7 @@ report.html     the page of --mode=report
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -47,8 +48,11 @@ class Workdir:
         self.report = self.path / "report.html"
         self.lock = self.path / ".lock"
 
-    def create(self) -> None:
+    def create(self) -> list[Path]:
         """Makes the directory, if it is missing, and checks that it can be written to.
+
+        Returns:
+          The directories that were made, the innermost first; for `remove`.
 
         Raises:
           Refused: it cannot be made or written to.
@@ -60,13 +64,23 @@ class Workdir:
                 "a directory of this machine's file system (a bucket can be mounted)",
             )
         probe = self.path / f".writable.{os.getpid()}"
+        places = [self.path, *self.path.parents]
+        made = [place for place in places if not os.path.lexists(place)]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe.touch()
             probe.unlink()
         except OSError as error:
+            self.remove(made)
             refuse(
                 "workdir",
                 self.given,
                 f"a directory that can be written to ({error.strerror})",
             )
+        return made
+
+    def remove(self, made: list[Path]) -> None:
+        """Removes directories that `create` made, as long as they are empty."""
+        with contextlib.suppress(OSError):
+            for place in made:
+                place.rmdir()

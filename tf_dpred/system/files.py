@@ -138,6 +138,20 @@ def _warn_once(what: str) -> None:
     )
 
 
+def output_folder(flag: str, path: Path) -> None:
+    """Makes a folder for files that take long to compute, if it is missing.
+
+    Raises:
+      Refused: it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        check_can_write(path / "any")
+    except OSError as error:
+        accepted = f"a directory that can be written to ({error.strerror})"
+        refuse(flag, str(path), accepted)
+
+
 def output_file(name: str | None, kind: str) -> Path:
     """The file of `--output`, checked before the work whose result it takes.
 

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tf_dpred import errors
+from tf_dpred.config import paths
+from tf_dpred.system import files, terminal
 
 FIGURES = ("3", "4", "5", "7", "8", "9", "10")
 
@@ -25,7 +26,10 @@ def parser() -> argparse.ArgumentParser:
         help="a simulated figure of the paper, or all; may be given again",
     )
     made.add_argument(
-        "--out", type=Path, default=Path(), help="folder of the figures (default: .)"
+        "--out",
+        type=paths.argument,
+        default=Path(),
+        help="their folder (default: .)",
     )
     made.add_argument(
         "--table",
@@ -36,30 +40,29 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draws or prints; a failure ends it with one line and exit code 2."""
+    """Draws or prints; a failure ends it with one line and an exit code."""
+    if code := terminal.run("tf_dpred.theory", lambda: _run(arguments)):
+        sys.exit(code)
+
+
+def _run(arguments: Sequence[str]) -> None:
     made = parser()
     given = made.parse_args(arguments)
     if not given.figure and not given.table:
         made.error("received neither, accepted: --figure=..., --table or both.")
-    try:
-        if given.table:
-            from tf_dpred.theory import comparison, observations, theorems
+    if given.figure:
+        files.output_folder("out", given.out)
+    if given.table:
+        from tf_dpred.theory import comparison, observations, theorems
 
-            rows = [*theorems.all_comparisons(), *observations.all_comparisons()]
-            print(comparison.table(rows))
-        if given.figure:
-            from tf_dpred.theory import figures
+        rows = [*theorems.all_comparisons(), *observations.all_comparisons()]
+        print(comparison.table(rows))
+    if given.figure:
+        from tf_dpred.theory import figures
 
-            names = FIGURES if "all" in given.figure else dict.fromkeys(given.figure)
-            for path in figures.draw(names, given.out):
-                print(f"wrote {path}")
-    except OSError as error:
-        sys.exit(_complain(f"--out: {error}"))
-
-
-def _complain(line: str) -> int:
-    print(f"tf_dpred.theory: {line}", file=sys.stderr)
-    return errors.REFUSED
+        names = FIGURES if "all" in given.figure else dict.fromkeys(given.figure)
+        for path in figures.draw(names, given.out):
+            print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ Peers (`tools/peers`) that are not installed are left out with one line.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+from tf_dpred.config import paths
+from tf_dpred.system import files, json_files, terminal
 from tools.benchmark import machine
 from tools.benchmark.options import STEPS, Options
 from tools.benchmark.parts import PARTS
@@ -35,7 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="of a measurement")
     parser.add_argument("--peer_python", default=sys.executable, help="has the peers")
     parser.add_argument("--data_dir", help="folder of JPEG files; default: made up")
-    parser.add_argument("--output", type=Path, help="JSON file for all values")
+    parser.add_argument("--output", type=paths.argument, help="JSON file of the values")
     parser.add_argument("flags", nargs="*", help="of tf_dpred.main: one run's step")
     given = parser.parse_args()
     given.part = given.part.split(",")
@@ -58,6 +59,8 @@ def arguments() -> argparse.Namespace:
             f"--output: received {str(given.output)!r}, "
             "accepted: a file in a folder that is there"
         )
+    if given.output:
+        files.output_file(str(given.output), "a JSON file")
     return given
 
 
@@ -80,8 +83,8 @@ def main() -> None:
             values[table.title] = table.values
         # After each part: a later one may fail.
         if given.output:
-            given.output.write_text(json.dumps(result, indent=1) + "\n")
+            json_files.write(given.output, result)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(terminal.run("benchmark", main))

@@ -10,18 +10,18 @@ machine: update them there before a change and compare after it.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from tf_dpred.system import json_files, terminal
 from tools.benchmark import machine
 from tools.benchmark.options import BFLOAT16, SMALL, Options
 from tools.benchmark.parts import PARTS
 from tools.benchmark.race import medians
 
 STORED = Path(__file__).parent / "ratios.json"
+SHAPE = {"machine": {"processor?": str}, "ratios": {str: float}}
 TOLERANCE = 0.15  # measured twice on one quiet machine, ratios differ by up to a tenth
 # A part that takes a smaller share of the step is not worth an alarm.
 SMALL_SHARE = 0.015
@@ -79,22 +79,24 @@ def main(arguments: list[str] | None = None) -> None:
         data_dir=None,
         steps={"ResNet-18, bfloat16": [*SMALL, *BFLOAT16]},
     )
-    if not given.update and not STORED.exists():
+    stored = None if given.update else json_files.read(STORED, SHAPE, "update")
+    if not given.update and stored is None:
         sys.exit(f"{STORED.name}: received no such file; --update makes it")
     found = measure(options)
-    if given.update:
-        record: dict[str, Any] = {"machine": machine.describe(), "ratios": found}
-        STORED.write_text(json.dumps(record, indent=1) + "\n")
+    if stored is None:
+        json_files.write(STORED, {"machine": machine.describe(), "ratios": found})
         print(f"wrote {STORED}")
         return
-    stored = json.loads(STORED.read_text())
     for name, ratio in found.items():
         print(f"{ratio:7.3f}  stored {stored['ratios'].get(name, 0):7.3f}  {name}")
     if lines := slower(found, stored["ratios"]):
-        here, there = machine.describe()["processor"], stored["machine"]["processor"]
+        here, there = (
+            machine.describe()["processor"],
+            stored["machine"].get("processor"),
+        )
         note = "" if here == there else f" (stored on another processor, {there})"
         sys.exit(f"slower{note}: " + "; ".join(lines))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(terminal.run("benchmark.check", main))

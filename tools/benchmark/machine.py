@@ -27,7 +27,7 @@ def describe() -> dict[str, str]:
     return {
         "processor": f"{processor.described('model name') or platform.machine()} "
         f"({', '.join(v for v in VECTORS if v in instructions)})",
-        "cores": str(_cores()),
+        "cores": str(cores()),
         "memory": f"{_memory() / 1e9:.0f} GB",
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
@@ -38,7 +38,7 @@ def describe() -> dict[str, str]:
     }
 
 
-def _cores() -> int:
+def cores() -> int:
     # What this process may use, where the system tells.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
