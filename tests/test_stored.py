@@ -13,7 +13,7 @@ from tf_dpred import build
 from tf_dpred.callbacks.checkpointing import Checkpointing
 from tf_dpred.config import Config
 from tf_dpred.data.views import view_pair
-from tf_dpred.encoders import restore, settings
+from tf_dpred.encoders import formats, restore, settings
 from tf_dpred.errors import Refused
 from tf_dpred.records import checkpoints
 
@@ -70,7 +70,7 @@ def test_export__code_in_a_keras_file_is_not_run(tmp_path):
     path = settings.newest_export(tmp_path / "export")
     image = keras.Input((8, 8, 3))
     output = keras.layers.Lambda(lambda x: x[:, 0, 0])(image)
-    keras.Model(image, output).save(path / restore.KERAS_FILE)
+    keras.Model(image, output).save(path / formats.KERAS_FILE)
     config = settings.of_encoder({"export_dir": str(tmp_path / "export")})
     with pytest.raises(Refused, match=r"^--export_dir: .*safe_mode=False"):
         restore.open_encoder(config)
@@ -78,7 +78,7 @@ def test_export__code_in_a_keras_file_is_not_run(tmp_path):
 
 def test_export__a_keras_file_that_was_cut_short(tmp_path):
     shutil.copytree(sorted(STORED.glob("export_v*"))[0], tmp_path / "export")
-    path = settings.newest_export(tmp_path / "export") / restore.KERAS_FILE
+    path = settings.newest_export(tmp_path / "export") / formats.KERAS_FILE
     path.write_bytes(path.read_bytes()[:-100])
     config = settings.of_encoder({"export_dir": str(tmp_path / "export")})
     with pytest.raises(Refused, match=r"encoder\.keras that cannot be loaded"):

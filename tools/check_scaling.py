@@ -13,12 +13,11 @@ import dataclasses
 import math
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-from absl import app
 
 from tf_dpred import flags as tf_dpred_flags
 from tf_dpred.config import Config
@@ -203,11 +202,11 @@ def report(job: scaling.Job, parts: dict[str, float], machine: Machine) -> str:
     )
 
 
-def main(argv: list[str]) -> int:
-    return terminal.run("check_scaling", measure)
-
-
-def measure() -> None:
+def main() -> None:
+    if {"--help", "-help", "-h"} & set(sys.argv[1:]):
+        print(f"usage: python -m tools.check_scaling [--flag=value ...]\n\n{__doc__}")
+        return
+    parse(sys.argv)
     config = tf_dpred_flags.config_from_flags()
     with terminal.quits_when_interrupted("check_scaling"), quiet.start():
         import tensorflow  # noqa: F401
@@ -225,4 +224,4 @@ def measure() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    sys.exit(terminal.run("check_scaling", main))

@@ -109,7 +109,8 @@ def _export_to_use(config: Config) -> Path | None:
     if path is None:
         return None
     card = settings.read_card(path)
-    if card["encoder"] != which:
+    # The SavedModel may be one that did not work, and be left out.
+    if card["encoder"] != which or not (path / "saved_model.pb").exists():
         return None
     if export_dir:
         return path

@@ -9,20 +9,17 @@ export/<step>/
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import tensorflow as tf
-from absl import logging
 
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data import image_files, image_ops
 from tf_dpred.data.preprocessing import Preprocessing
-from tf_dpred.encoders import card, restore
+from tf_dpred.encoders import card, formats, restore
 from tf_dpred.encoders.restore import Encoder
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import devices, files, quiet
@@ -51,12 +48,14 @@ def write(config: Config) -> Path:
       The numbered directory.
 
     Raises:
-      Refused: see `restore.open_encoder`.
+      Refused: see `restore.open_encoder`; or the directory cannot be written to.
+      RunFailed, OSError: see `write_encoder`.
     """
     if config.evaluation.export_dir is not None:
         refuse("export_dir", config.evaluation.export_dir, "none with --mode=export")
-    encoder = restore.open_encoder(config)
     workdir = Path(config.training.workdir)
+    files.output_folder("workdir", Workdir(workdir).export)
+    encoder = restore.open_encoder(config)
     return write_encoder(encoder, Workdir(workdir).export, workdir)
 
 
@@ -67,6 +66,10 @@ def write_encoder(encoder: Encoder, directory: Path, workdir: Path) -> Path:
       encoder: with a projector.
       directory: of the numbered exports.
       workdir: whose evaluation results go into the model card.
+
+    Raises:
+      RunFailed: no format works.
+      OSError: it could not be written; an export that was there before is intact.
     """
     final = directory / str(encoder.step)
     unfinished = directory / f".{encoder.step}.tmp"
@@ -75,9 +78,12 @@ def write_encoder(encoder: Encoder, directory: Path, workdir: Path) -> Path:
     bare = encoder.bare()
     with quiet.only_warnings():
         signatures = servable.signatures()
-        tf.saved_model.save(servable, str(unfinished), signatures=signatures)
-        bare.save(unfinished / restore.KERAS_FILE)
-    _convert(bare, unfinished)
+    ways = [formats.saved_model(servable, signatures), *formats.of_keras(bare)]
+    try:
+        formats.write(unfinished, ways, encoder.image_size)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     card.write(encoder, unfinished, workdir)
     files.replace_directory(unfinished, final)
     return final
@@ -227,24 +233,3 @@ def _require(
         x = tf.cond(condition, lambda: x, lambda: empty)
     x.set_shape(shape)
     return x
-
-
-def _convert(bare: keras.Model, directory: Path) -> None:
-    """ONNX and LiteRT files of the bare encoder, by Keras' own exporters."""
-    for name, needed, kind in (
-        ("encoder.onnx", "tf2onnx", "onnx"),
-        ("encoder.tflite", "ai_edge_litert", "litert"),
-    ):
-        if importlib.util.find_spec(needed) is None:
-            logging.info("no %s: pip install 'tf-dpred[export]' for it", name)
-        else:
-            images = tf.TensorSpec(bare.input_shape, tf.float32, name="images")
-            # Keras' ONNX exporter asks numpy for a name that is gone.
-            with quiet.only_warnings(), warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)
-                bare.export(
-                    str(directory / name),
-                    format=kind,
-                    verbose=False,
-                    input_signature=[images],
-                )

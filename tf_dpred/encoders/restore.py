@@ -14,13 +14,12 @@ from absl import logging
 from tf_dpred.config import Config, refuse
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.encoders import settings
+from tf_dpred.encoders.formats import KERAS_FILE
 from tf_dpred.networks import backbones
 from tf_dpred.networks.encoder import network
 from tf_dpred.records import checkpoints, flags_json
 from tf_dpred.records.state import named
 from tf_dpred.records.workdir import Workdir
-
-KERAS_FILE = "encoder.keras"
 
 
 @dataclasses.dataclass(frozen=True)
