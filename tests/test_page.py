@@ -145,9 +145,40 @@ def test_report__without_tensorboard(tmp_path):
     path = workdir(tmp_path / "run", 0.3, 0.5)
     shutil.rmtree(path / "tensorboard")
     run(path)
-    page = Page((path / "report.html").read_text())
+    text = (path / "report.html").read_text()
+    page = Page(text)
     assert ["kNN", "0.5000"] in page.rows and ["keras", "3.15"] in page.rows
     assert "img" not in [tag for tag, _ in page.seen]
+    missing = "tensorboard/ (views, neighbours, speed)"
+    assert f"<p>Not in the work directory: {missing}.</p>" in text
+
+
+PARTS = ["epochs.jsonl", "theory.jsonl", "tensorboard", "evaluation"]
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("part", [*PARTS, "all of them"])
+def test_report__a_copy_that_lacks_a_part(part, empty, tmp_path):
+    path = workdir(tmp_path / "run", 0.3, 0.5)
+    names = PARTS if part == "all of them" else [part]
+    for name in names:
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
+            if empty:
+                (path / name).mkdir()
+        else:
+            (path / name).unlink()
+            if empty:
+                (path / name).write_text("")
+    run(path)
+    text = (path / "report.html").read_text()
+    assert Page(text).open == [] and ["rho", "0.3"] in Page(text).rows
+    (said,) = re.findall("<p>Not in the work directory: (.*)</p>", text)
+    assert all((name in said) == (name in names) for name in PARTS)
+
+
+def test_report__a_whole_directory_lacks_nothing(text):
+    assert "Not in the work directory" not in text
 
 
 def test_report__refuses_in_one_line(tmp_path):

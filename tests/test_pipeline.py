@@ -358,7 +358,10 @@ def test_steps_per_epoch__floor():
 
 
 def test_steps_per_epoch__batch_too_large():
-    message = "--batch_size: received 23, accepted: 2 to 22"
+    message = (
+        "^--batch_size: received 23, accepted: 2 to 22, the images of .*; or more "
+        r"images \(--data_dir, --split, --train_size\)"
+    )
     with pytest.raises(Refused, match=message):
         pipeline.steps_per_epoch(numbered(22), 23)
     with pytest.raises(Refused, match=message):

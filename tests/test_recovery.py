@@ -316,6 +316,16 @@ def test_restore__a_checkpoint_of_another_run_is_refused(finished, tmp_path):
     assert checkpoints.run_of(checkpoints.list_all(mine / "checkpoints")[-1]) == runs[0]
 
 
+def test_restore__a_finished_run_without_its_checkpoints_is_refused(finished, tmp_path):
+    """It would begin anew and write over its curves and its result."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json*")}
+    with pytest.raises(Refused, match="ended at step 10 and whose checkpoints are mi"):
+        pretraining(str(tmp_path))
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json*")}
+
+
 def test_restore__a_run_of_an_early_version_goes_on(finished, tmp_path, caplog):
     """Neither its flags.json nor its checkpoints have an identity."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)

@@ -102,6 +102,22 @@ def test_of_encoder__refuses_a_damaged_card(tmp_path):
             settings.of_encoder(given)
 
 
+def test_of_directory__a_run_or_what_is_given(tmp_path):
+    new = {"workdir": str(tmp_path), "dataset": "stl10", "views": "stl10"}
+    assert settings.of_directory(new) == Config.from_dict(new)
+    assert settings.of_directory({}) == Config()
+    run = written(tmp_path, dataset="stl10", views="stl10", split="unlabelled")
+    data = settings.of_directory(run).data
+    assert (data.dataset, data.views, data.split) == ("stl10", "stl10", "unlabelled")
+    data = settings.of_directory({**run, "views": "byol"}).data
+    assert (data.dataset, data.views) == ("stl10", "byol")
+    data = settings.of_directory({**run, "dataset": "digits"}).data
+    assert (data.dataset, data.views, data.split) == ("digits", "stl10", None)
+    (tmp_path / "flags.json").write_text("[]")
+    with pytest.raises(Refused, match=r"with a damaged flags\.json"):
+        settings.of_directory(run)
+
+
 def test_find_export__a_copy_under_another_name_does_not_count(tmp_path):
     for name in ("9", "10", "11 copy", "12.old", "99-best"):
         (tmp_path / "export" / name).mkdir(parents=True)

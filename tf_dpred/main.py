@@ -49,12 +49,14 @@ class Mode(NamedTuple):
         return getattr(importlib.import_module(f"tf_dpred.{module}"), name)
 
 
-# GIVEN: the given settings alone. RECORDED: an encoder's run, changed by those.
+# GIVEN: the given settings alone. RECORDED: an encoder's run, changed by those. EITHER:
+# a run, if --workdir names the directory of one.
 GIVEN, RECORDED = Config.from_dict, settings.of_encoder
+EITHER = settings.of_directory
 
 MODES = {
     "pretrain": Mode("train an encoder, or continue (the default)", "train:run", GIVEN),
-    "preview": Mode("draw views of the images", "reports.preview:run", GIVEN),
+    "preview": Mode("draw views of the images", "reports.preview:run", EITHER),
     "diagnose": Mode("is the run healthy?", "reports.diagnosis:run", GIVEN),
     "report": Mode(
         "the run, and others --beside it, on one HTML page",

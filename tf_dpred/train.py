@@ -138,6 +138,8 @@ class Pretraining:
         saved = self.callbacks.checkpoints
         self.restored = saved.restore()
         saved.run = saved.run or flags_json.new_identity(self.workdir)
+        if self.restored is None:
+            self._check_nothing_is_lost()
         self._check_workers_agree()
         step = self.model.steps_done
         self.callbacks.epoch_log.resume(step)
@@ -256,6 +258,18 @@ class Pretraining:
                 "a new Pretraining, which continues from there",
                 detail=f" with {paths[-1].name}, which is newer than this run's step "
                 f"{self.model.steps_done}",
+            )
+
+    def _check_nothing_is_lost(self) -> None:
+        """Is there no checkpoint because a directory was copied without them?"""
+        result = json_files.read(self.workdir.result, {"step?": int})
+        if result is not None:
+            refuse(
+                "workdir",
+                str(self.workdir.path),
+                "one with its checkpoints, or a new workdir",
+                detail=f", whose run ended at step {result.get('step', 0)} and whose "
+                "checkpoints are missing",
             )
 
     def _check_workers_agree(self) -> None:

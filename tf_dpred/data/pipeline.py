@@ -70,7 +70,8 @@ def steps_per_epoch(source: Source, batch_size: int, keep_last: bool = False) ->
         refuse(
             "batch_size",
             batch_size,
-            f"2 to {source.num_examples}, the images of {source.name} {source.split}",
+            f"2 to {source.num_examples}, the images of {source.name} {source.split}; "
+            "or more images (--data_dir, --split, --train_size)",
         )
     return steps
 

@@ -61,8 +61,7 @@ def of_encoder(given: Mapping[str, Any]) -> Config:
     merged = {k: v for k, v in trained.items() if k not in _OF_THE_MACHINE}
     if given.get("export_dir") is not None:
         merged["workdir"] = str(newest_export(Path(given["export_dir"])))
-    if given.get("dataset", trained["dataset"]) != trained["dataset"]:
-        merged = {k: v for k, v in merged.items() if k not in _OF_THE_DATASET}
+    merged = _changed(merged, given)
     config = Config.from_dict({**merged, **given})
     sections = (NetworkConfig, ViewConfig, SecondViewConfig)
     fixed = [field.name for kind in sections for field in dataclasses.fields(kind)]
@@ -71,6 +70,31 @@ def of_encoder(given: Mapping[str, Any]) -> Config:
         if name in given and given[name] != trained[name]:
             refuse(name, given[name], f"{trained[name]!r}, as it was trained")
     return config
+
+
+def of_directory(given: Mapping[str, Any]) -> Config:
+    """The settings of the run in a given `workdir`, changed by those that are given.
+
+    Those given alone where no directory is named, or it holds no run yet.
+
+    Args:
+      given: flat name -> value, as on the command line.
+
+    Raises:
+      Refused: see `recorded`.
+    """
+    given = expand_paths(given)
+    name = given.get("workdir")
+    if name is None or not Workdir(name).flags.exists():
+        return Config.from_dict(given)
+    return Config.from_dict({**_changed(recorded({"workdir": name}), given), **given})
+
+
+def _changed(trained: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a run's settings that also hold with the given data set."""
+    if given.get("dataset", trained["dataset"]) == trained["dataset"]:
+        return trained
+    return {k: v for k, v in trained.items() if k not in _OF_THE_DATASET}
 
 
 def recorded(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class Run:
       evaluations: results of linear_eval, knn and finetune.
       speeds: images/s, as TensorBoard has them.
       pictures: name -> the latest, PNG bytes.
+      missing: what the directory lacks of all that, in words.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Run:
     evaluations: list[dict[str, Any]]
     speeds: list[float]
     pictures: dict[str, bytes]
+    missing: list[str]
 
 
 def run(config: Config, files: FilesConfig) -> None:
@@ -77,12 +79,12 @@ def run(config: Config, files: FilesConfig) -> None:
       OSError: the page could not be written.
     """
     workdir = config.training.workdir
-    output = Workdir(workdir).report
-    if files.output is not None:
-        output = output_file(files.output, "an html file")
     runs = [open_run(workdir, "workdir")]
     if files.beside is not None:
         runs += [open_run(other, "beside") for other in files.beside.split(",")]
+    # After the directory is known to be that of a run.
+    name = files.output or str(Workdir(workdir).report)
+    output = output_file(name, "an html file")
     write_whole(output, page(runs))
     print(f"wrote {output}, {output.stat().st_size / 1e6:.1f} MB")
 
@@ -102,20 +104,24 @@ def open_run(name: str, flag: str) -> Run:
     if record is None:
         refuse(flag, name, "the work directory of a run")
     speeds, pictures = _read_tensorboard(workdir.tensorboard)
+    epochs = json_files.read_lines(workdir.epochs, lines.EPOCH, flag)
+    theory = json_files.read_lines(workdir.theory, lines.THEORY, flag)
+    evaluations = results.read_all(workdir.path, flag)
+    parts = {
+        f"{workdir.epochs.name} (curves)": epochs,
+        f"{workdir.theory.name} (spectra)": theory,
+        f"{workdir.tensorboard.name}/ (views, neighbours, speed)": speeds or pictures,
+        f"{workdir.evaluation.name}/": evaluations,
+    }
+    missing = [part for part, found in parts.items() if not found]
     return Run(
-        printable(name),
-        record,
-        json_files.read_lines(workdir.epochs, lines.EPOCH, flag),
-        json_files.read_lines(workdir.theory, lines.THEORY, flag),
-        results.read_all(workdir.path, flag),
-        speeds,
-        pictures,
+        printable(name), record, epochs, theory, evaluations, speeds, pictures, missing
     )
 
 
 def _read_tensorboard(directory: Path) -> tuple[list[float], dict[str, bytes]]:
     """`speeds` and `pictures` of a `Run`; empty where the directory was removed."""
-    if not directory.is_dir():
+    if not directory.is_dir() or not any(directory.iterdir()):
         return [], {}
     events = EventAccumulator(str(directory), {"tensors": 0}).Reload()
     found = set(events.Tags()["tensors"])
@@ -222,6 +228,9 @@ def _of_one(run: Run) -> list[str]:
     from tf_dpred.reports import spectra
 
     sections = [f"<h2>{html.escape(run.name)}</h2>"]
+    if run.missing:
+        parts = html.escape(", ".join(run.missing))
+        sections.append(f"<p>Not in the work directory: {parts}.</p>")
     if run.theory:
         with tempfile.TemporaryDirectory() as directory:
             _, svg = spectra.draw(run.theory, Path(directory) / "spectra")
