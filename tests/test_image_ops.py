@@ -83,6 +83,22 @@ def test_crop_and_resize__cuts_the_box(method):
     np.testing.assert_array_equal(result, image[3:11, 5:13])
 
 
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+def test_crop_and_resize__large_crops_are_equal_to_the_bit(method, monkeypatch):
+    """They are resized without a float32 copy."""
+    image = np.random.default_rng(0).integers(0, 256, (61, 83, 3), dtype=np.uint8)
+    boxes = [(0, 0, 61, 83), (7, 9, 31, 17), (50, 2, 5, 80), (1, 1, 1, 1)]
+    for box in boxes:
+        for size in (8, 33, 96):
+            found = []
+            for large in (0, 2**24):
+                monkeypatch.setattr(image_ops, "LARGE_CROP", large)
+                found.append(
+                    image_ops.crop_and_resize(image, tf.constant(box), size, method)
+                )
+            np.testing.assert_array_equal(*found)
+
+
 def test_crop_and_resize__bicubic_stays_in_range():
     image = np.zeros((8, 8, 3), np.uint8)
     image[:, 4:] = 255
