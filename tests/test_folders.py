@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from images import write_pngs
@@ -403,11 +403,7 @@ NAMES = st.sampled_from(
 PATHS = st.lists(NAMES, max_size=4).map(lambda parts: "/".join([*parts, "1.png"]))
 
 
-@hypothesis_settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@hypothesis_settings(max_examples=60)
 @given(paths=st.sets(PATHS, min_size=1, max_size=8))
 def test_splits__of_any_layout(paths, tmp_path_factory):
     """Each image is in at most one split, or it is in the list; none is lost unsaid."""

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import exif_of, picture
 from PIL import Image, ImageOps
@@ -15,11 +15,7 @@ from PIL import Image, ImageOps
 from tf_dpred.data import image_files, image_headers, rewritten
 from tf_dpred.data.orientation import exif_orientation
 
-FEW = settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+FEW = settings(max_examples=40)
 SIDES = st.integers(1, 40)
 
 decoded = tf.function(
