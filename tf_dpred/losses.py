@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import keras
 import tensorflow as tf
 
 Loss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -17,6 +18,7 @@ Loss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 _EPSILON = 1e-24
 
 
+@keras.saving.register_keras_serializable("tf_dpred")
 def cosine(
     prediction: tf.Tensor, projection: tf.Tensor, feature: tf.Tensor
 ) -> tf.Tensor:
@@ -27,12 +29,14 @@ def cosine(
     return -2.0 * tf.reduce_sum(p * z, axis=-1)
 
 
+@keras.saving.register_keras_serializable("tf_dpred")
 def mse(prediction: tf.Tensor, projection: tf.Tensor, feature: tf.Tensor) -> tf.Tensor:
     """|p - z|^2, the loss of the linear theory; 2 + cosine on unit vectors."""
     del feature
     return tf.reduce_sum(tf.math.squared_difference(prediction, projection), axis=-1)
 
 
+@keras.saving.register_keras_serializable("tf_dpred")
 def iso(prediction: tf.Tensor, projection: tf.Tensor, feature: tf.Tensor) -> tf.Tensor:
     """IsoLoss, cosine form (Halvagal et al., arXiv 2212.04858).
 

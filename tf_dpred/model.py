@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.optimizers.schedules import LearningRateSchedule
 
-from tf_dpred.losses import LOSSES
-from tf_dpred.predictors import Predictor
-from tf_dpred.step import metrics, multi_worker
+from tf_dpred import quality, spectrum
+from tf_dpred.losses import LOSSES, Loss
+from tf_dpred.networks import backbones, encoder, heads
+from tf_dpred.predictors import PREDICTORS, Predictor
+from tf_dpred.step import batch, metrics
 from tf_dpred.step.finite import QUANTITIES, FiniteCheck
+from tf_dpred.step.keras_model import KerasModel
 from tf_dpred.step.loss_scale import LossScale
 from tf_dpred.step.metrics import EqualMean, ViewMoments
 from tf_dpred.step.stop import StopRequest
-from tf_dpred.step.trace_once import TraceOnce
 from tf_dpred.step.undo import Undo
 from tf_dpred.system import replicas
-from tf_dpred.system.keras_private import BuiltModel
 
 
-class DirectPred(BuiltModel):
+@keras.saving.register_keras_serializable("tf_dpred")
+class DirectPred(KerasModel):
     """Self-supervised learning without contrastive pairs (arXiv 2102.06810).
 
     Two networks see two views of an image. The online network's projection f, through
@@ -39,7 +40,7 @@ class DirectPred(BuiltModel):
       target: another one of the same structure; None: the target IS the online
         network (no EMA, as in SimSiam).
       predictor: maps projections to predictions.
-      loss: `cosine`, `mse` or `iso`.
+      loss: `cosine`, `mse`, `iso`, or a function as in `losses`.
       symmetric: sum the loss over both directions; else predict view 2 from view 1
         only. With a separate target, half of the forward passes are then left out, and
         F is that of view 1.
@@ -51,6 +52,7 @@ class DirectPred(BuiltModel):
         finite, except that it counts as a step. Costs a copy of all variables.
       make_views: the tensors of a batch -> its two views, where this device does the
         last part of the input; None: a batch is its two views.
+      **kwargs: of `keras.Model` (dtype, ...).
 
     Raises:
       ValueError: unknown loss, or a target that does not fit the other arguments.
@@ -61,16 +63,17 @@ class DirectPred(BuiltModel):
         online: keras.Model,
         target: keras.Model | None,
         predictor: Predictor,
-        loss: str = "cosine",
+        loss: str | Loss = "cosine",
         symmetric: bool = True,
         stop_gradient: bool = True,
         accumulation_steps: int = 1,
         skip_nonfinite: bool = False,
         make_views: Callable[..., tuple[tf.Tensor, tf.Tensor]] | None = None,
         name: str = "direct_pred",
+        **kwargs,
     ):
-        super().__init__(name=name)
-        if loss not in LOSSES:
+        super().__init__(name=name, **kwargs)
+        if not callable(loss) and loss not in LOSSES:
             raise ValueError(
                 f"Invalid loss: received {loss!r}, accepted: {', '.join(LOSSES)}."
             )
@@ -82,7 +85,7 @@ class DirectPred(BuiltModel):
         self.online = online
         self.target = online if target is None else target
         self.predictor = predictor
-        self.distance = LOSSES[loss]
+        self.distance = loss if callable(loss) else LOSSES[loss]
         self.symmetric = symmetric
         self.stop_gradient = stop_gradient
         self.accumulation_steps = accumulation_steps
@@ -93,104 +96,69 @@ class DirectPred(BuiltModel):
         self.loss_scale = LossScale() if float16 else None
         self.loss_tracker = EqualMean("loss")
         self.feature_std = EqualMean("feature_std")
+        self.view_retrieval = EqualMean("view_retrieval")
         self.stop = StopRequest()
         self.view_moments = ViewMoments()
-        self._update_target: Callable[[tf.Tensor], None] | None = None
         # Everything is built now: a restore before the first step would miss a
         # sub-model that the step builds.
-        predictor.build((None, online.output_shape[1][-1]))
+        if not predictor.built:
+            predictor.build((None, online.output_shape[1][-1]))
         self.built = True
 
-    @property
-    def has_separate_target(self) -> bool:
-        """False where the target is the online network itself."""
-        return self.target is not self.online
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: keras.Model,
+        projector: Sequence[int] | keras.Model = (512, 128),
+        predictor: str | Predictor = "direct",
+        ema: bool = True,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        **settings: Any,
+    ) -> DirectPred:
+        """A model whose networks are copies of a backbone, each with a projector.
 
-    @property
-    def learned_variables(self) -> list[keras.Variable]:
-        """What the optimizer trains: never the target's variables."""
-        return self.online.trainable_variables + self.predictor.trainable_variables
-
-    @property
-    def steps_done(self) -> int:
-        """Optimizer steps so far."""
-        # Not int(variable): a variable of several replicas has no __int__.
-        return int(self.optimizer.iterations.numpy())
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        return [self.loss_tracker, self.feature_std]
-
-    def call(self, images, training: bool | None = None):
-        """Images [n, h, w, c] in [0, 255] -> the online representation [n, r]."""
-        return self.online(images, training=training)[0]
-
-    def compile(
-        self,
-        optimizer: keras.optimizers.Optimizer,
-        *,
-        predictor_weight_decay: float | None = None,
-        predictor_learning_rate: float | LearningRateSchedule | None = None,
-        **kwargs,
-    ) -> None:
-        """Builds the optimizer for the online network and the predictor.
+        The target starts equal to the online network. Keras' BatchNorms become this
+        package's. What is trained is `encoder`; the given backbone stays as it is.
 
         Args:
-          optimizer: any Keras optimizer.
-          predictor_weight_decay, predictor_learning_rate: for the predictor alone;
-            None: the optimizer's. They need an optimizer of `tf_dpred.optimizers`.
-          **kwargs: `jit_compile` (default False), `steps_per_execution`,
-            `run_eagerly`, as in `keras.Model.compile`.
+          backbone: built model, views -> features [n, c], [n, h, w, c] or tokens
+            [n, t, c], of which the mean is taken.
+          projector: sizes of its layers, with BatchNorm and ReLU between them; or a
+            model [n, c] -> [n, d].
+          predictor: a name of `predictors.PREDICTORS` or a predictor.
+          ema: whether there is a target network; False: `target=None`.
+          mean, std: per channel, of images in [0, 1]: views in [0, 255] are normalised
+            by them; None: the backbone gets the views as they are.
+          **settings: of `DirectPred` (loss, symmetric, ...).
 
         Raises:
-          ValueError: a LossScaleOptimizer.
+          ValueError: an argument that is not accepted.
         """
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        if isinstance(predictor, str) and predictor not in PREDICTORS:
             raise ValueError(
-                "compile: received a LossScaleOptimizer, accepted: the optimizer "
-                "inside it; under mixed_float16 the step scales the loss itself."
+                f"Invalid predictor: received {predictor!r}, accepted: a Predictor, "
+                f"{', '.join(PREDICTORS)}."
             )
-        if predictor_weight_decay is not None or predictor_learning_rate is not None:
-            optimizer.set_group(
-                self.predictor.trainable_variables,
-                weight_decay=predictor_weight_decay,
-                learning_rate=predictor_learning_rate,
-            )
-        # Anew, since compiling also takes account of layers that were frozen.
-        self._project_online = TraceOnce(self.online)
-        self._project_target = TraceOnce(self.target)
-        kwargs.setdefault("jit_compile", False)
-        super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
-        self.optimizer.build(self.learned_variables)
-
-    def install_target_update(self, update: Callable[[tf.Tensor], None]) -> None:
-        """Makes `update(step)` the last operation of every training step.
-
-        Args:
-          update: called in the step's graph, in replica context, with the number of
-            optimizer steps before this one.
-
-        Raises:
-          ValueError: there is no separate target to update.
-        """
-        if not self.has_separate_target:
+        if (mean is None) != (std is None):
             raise ValueError(
-                "install_target_update: received a model whose target is its online "
-                "network, accepted: a model with a separate target."
+                f"Invalid mean, std: received {mean}, {std}, accepted: both or neither."
             )
-        if update == self._update_target:
-            return
-        self._update_target = update
-        # A step that was traced before does not contain this update.
-        self.train_function: Callable[..., Any] | None = None
-
-    def make_train_function(self, force: bool = False):
-        """As in Keras, but also for several workers."""
-        if not replicas.are_on_several_workers(self.distribute_strategy):
-            return super().make_train_function(force)
-        if self.train_function is None or force:
-            self.train_function = multi_worker.train_function(self)
-        return self.train_function
+        online, target = (
+            encoder.join(
+                backbones.with_own_batch_norm(backbone),
+                lambda c: heads.make(projector, c),
+                name,
+                encoder.Normalize(mean, std, name="normalize")
+                if mean and std
+                else None,
+            )
+            for name in ("online", "target")
+        )
+        target.set_weights(online.get_weights())
+        if isinstance(predictor, str):
+            predictor = PREDICTORS[predictor]()
+        return cls(online, target if ema else None, predictor, **settings)
 
     def train_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """One optimizer step on this replica's part of a batch.
@@ -200,6 +168,9 @@ class DirectPred(BuiltModel):
 
         Args:
           data: two views, images [n, h, w, c] each, or what `make_views` takes.
+
+        Raises:
+          ValueError: a batch is something else, or nothing would move the target.
         """
         self._check_target_moves()
         step = tf.convert_to_tensor(self.optimizer.iterations)
@@ -230,12 +201,41 @@ class DirectPred(BuiltModel):
             self.stop.exchange()
         return self.get_metrics_result()
 
-    def _check_target_moves(self) -> None:
-        if self.has_separate_target and self._update_target is None:
-            raise ValueError(
-                "A separate target needs an update: received no TargetEMA, accepted: "
-                "fit(..., callbacks=[TargetEMA(schedule), ...])."
-            )
+    def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+        """Loss, feature std and view retrieval of a batch, by inference statistics.
+
+        View retrieval is how often the nearest second view of the batch, of all
+        replicas together, is that of the same image (`quality.view_ranks` of the
+        representations). Nothing but these metrics is updated.
+
+        Args:
+          data: as for `train_step`.
+        """
+        both = self._views(batch.tensors(data))
+        (r1, f1), (r2, f2) = (self._seen_by(self.online, view) for view in both)
+        z1, z2 = f1, f2
+        if self.has_separate_target:
+            (_, z1), (_, z2) = (self._seen_by(self.target, view) for view in both)
+        loss = self._compare(f1, f2, z1, z2, training=False)
+        found = quality.view_ranks(r1, r2) == 0
+        # Batches may differ in size: each image counts as much as any other.
+        n = tf.shape(f1)[0]
+        self.loss_tracker.update_state(tf.reduce_mean(loss), n)
+        self.feature_std.update_state(spectrum.feature_std(f1), n)
+        self.view_retrieval.update_state(tf.reduce_mean(tf.cast(found, f1.dtype)), n)
+        view_retrieval = {"view_retrieval": self.view_retrieval.result()}
+        return {**self.get_metrics_result(), **view_retrieval}
+
+    def _seen_by(self, network, view) -> tuple[tf.Tensor, tf.Tensor]:
+        """Representation and projection of a view, the rows of all replicas."""
+        r, f = network(view, training=False)
+        return replicas.gather(r), replicas.gather(f)
+
+    def _views(self, tensors) -> tuple[tf.Tensor, tf.Tensor]:
+        """The two views of a batch, made here if the input left that to this device."""
+        if self.make_views is not None:
+            return self.make_views(*tensors)
+        return batch.two_views(tensors)
 
     def _what_a_skipped_step_changes(self):
         """(all variables, those of them that also count a skipped step)."""
@@ -258,13 +258,13 @@ class DirectPred(BuiltModel):
         total: list[tf.Tensor] = []
         losses, projections = [], []
         for micro_batch in zip(
-            *(tf.split(tensor, self.accumulation_steps) for tensor in data), strict=True
+            *(tf.split(x, self.accumulation_steps) for x in batch.tensors(data)),
+            strict=True,
         ):
             # Without this, they run side by side and take the memory of all of them.
             with tf.control_dependencies(total):
-                views = tuple(tf.identity(tensor) for tensor in micro_batch)
-            if self.make_views is not None:
-                views = self.make_views(*views)
+                tensors = tuple(tf.identity(tensor) for tensor in micro_batch)
+            views = self._views(tensors)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([v.value for v in variables])
                 loss, projected = self._loss(*views)
@@ -298,10 +298,14 @@ class DirectPred(BuiltModel):
             z1, z2 = f1, f2
         if self.stop_gradient:
             z1, z2 = (None if z is None else tf.stop_gradient(z) for z in (z1, z2))
-        loss = self.distance(self.predictor(f1, training=True), z2, f1)
-        if both:
-            loss += self.distance(self.predictor(f2, training=True), z1, f2)
-        return loss, (f1, f2, z1, z2)
+        return self._compare(f1, f2, z1, z2, training=True), (f1, f2, z1, z2)
+
+    def _compare(self, f1, f2, z1, z2, training: bool) -> tf.Tensor:
+        """Per-example loss [n] of the projections: l(W f1, z2) + l(W f2, z1)."""
+        loss = self.distance(self.predictor(f1, training=training), z2, f1)
+        if self.symmetric:
+            loss += self.distance(self.predictor(f2, training=training), z1, f2)
+        return loss
 
     def _apply(self, gradients) -> tf.Tensor:
         """The optimizer's step -> the gradient norm, 0 where float16 overflowed.

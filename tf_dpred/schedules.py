@@ -1,11 +1,12 @@
 """Learning rate and EMA momentum as functions of the step.
 
 The learning-rate schedules are Keras' own objects, made here from the field's
-quantities; the EMA momentum is a pure function.
+quantities; the EMA momentum is a pure function of the step with its settings.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -97,9 +98,6 @@ class Resting(LearningRateSchedule):
 def ema_momentum(kind: str, tau_base: float, total_steps: int) -> Momentum:
     """Momentum of the target's moving average, step -> tau in [0, 1].
 
-    `constant`: tau_base. `cosine`: 1 - (1 - tau_base)(1 + cos(pi k/K))/2, from
-    tau_base at step k = 0 to 1 at k = K and after it (BYOL, section 3.2).
-
     Args:
       kind: `constant` or `cosine`.
       tau_base: in [0, 1].
@@ -108,15 +106,63 @@ def ema_momentum(kind: str, tau_base: float, total_steps: int) -> Momentum:
     Raises:
       ValueError: unknown kind, or tau_base outside [0, 1].
     """
-    if not 0 <= tau_base <= 1:
-        raise ValueError(f"Invalid tau_base: received {tau_base}, accepted: [0, 1].")
     if kind == "constant":
-        return lambda step: tau_base
+        return ConstantMomentum(tau_base)
     if kind == "cosine":
-
-        def cosine(step: tf.Tensor) -> tf.Tensor:
-            progress = tf.minimum(step / total_steps, 1)
-            return 1 - (1 - tau_base) * (1 + tf.cos(math.pi * progress)) / 2
-
-        return cosine
+        return CosineMomentum(tau_base, total_steps)
     raise ValueError(f"Invalid kind: received {kind!r}, accepted: constant, cosine.")
+
+
+@keras.saving.register_keras_serializable("tf_dpred")
+@dataclasses.dataclass(frozen=True)
+class ConstantMomentum:
+    """tau_base, in [0, 1], at every step.
+
+    Raises:
+      ValueError: tau_base out of range.
+    """
+
+    tau_base: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tau_base <= 1:
+            raise ValueError(
+                f"Invalid tau_base: received {self.tau_base}, accepted: [0, 1]."
+            )
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor | float:
+        """Step, a float scalar -> tau, in its dtype or as a number."""
+        return self.tau_base
+
+    def get_config(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> Momentum:
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("tf_dpred")
+@dataclasses.dataclass(frozen=True)
+class CosineMomentum(ConstantMomentum):
+    """1 - (1 - tau_base)(1 + cos(pi k/K))/2 at step k (BYOL, section 3.2).
+
+    From tau_base, in [0, 1], at k = 0 to 1 at k = K and after it.
+
+    Raises:
+      ValueError: tau_base out of range, or K below 1.
+    """
+
+    total_steps: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.total_steps < 1:
+            raise ValueError(
+                f"Invalid total_steps: received {self.total_steps}, "
+                "accepted: at least 1."
+            )
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor | float:
+        progress = tf.minimum(step / self.total_steps, 1)
+        return 1 - (1 - self.tau_base) * (1 + tf.cos(math.pi * progress)) / 2

@@ -6,9 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred.schedules import Momentum
+from tf_dpred.schedules import ConstantMomentum, Momentum
+from tf_dpred.system import saving
 
 
+@keras.saving.register_keras_serializable("tf_dpred")
 class TargetEMA(keras.callbacks.Callback):
     """target <- tau target + (1 - tau) online, after every optimizer step.
 
@@ -19,15 +21,25 @@ class TargetEMA(keras.callbacks.Callback):
     only report tau.
 
     Args:
-      schedule: step -> tau in [0, 1]; see `schedules.ema_momentum`.
+      schedule: tau in [0, 1], or step -> tau; see `schedules.ema_momentum`.
 
     Raises:
-      ValueError: from `set_model`, where the model has no separate target.
+      ValueError: tau out of range; or from `set_model`, where the model has no separate
+        target or another `TargetEMA` for the same `fit`.
     """
 
-    def __init__(self, schedule: Momentum):
+    def __init__(self, schedule: Momentum | float):
         super().__init__()
-        self.schedule = schedule
+        self.schedule: Momentum = (
+            schedule if callable(schedule) else ConstantMomentum(schedule)
+        )
+
+    def get_config(self) -> dict:
+        return {"schedule": saving.config_of("schedule", self.schedule)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> TargetEMA:
+        return cls(keras.saving.deserialize_keras_object(config["schedule"]))
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)

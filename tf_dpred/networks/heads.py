@@ -8,6 +8,7 @@ import keras
 from keras import layers
 
 from tf_dpred.config import NetworkConfig
+from tf_dpred.networks.backbones import with_own_batch_norm
 from tf_dpred.networks.normalization import BatchNormalization
 
 
@@ -34,6 +35,28 @@ def projector(config: NetworkConfig, input_dim: int) -> keras.Model:
         output_bias=config.projector_output_bias,
         output_bn=config.projector_output_bn,
     )
+
+
+def make(given: Sequence[int] | keras.Model, input_dim: int) -> keras.Model:
+    """A new projector of these sizes, or a copy of a model with equal weights.
+
+    Args:
+      given: sizes of `mlp`; or Functional or Sequential, [n, input_dim] -> [n, d].
+      input_dim: length of the representation.
+
+    Raises:
+      ValueError: no size, or one below 1; a model that does not fit.
+    """
+    if not isinstance(given, keras.Model):
+        if not given or min(given) < 1:
+            raise ValueError(
+                f"Invalid projector: received {given!r}, accepted: at least one size, "
+                "each at least 1, or a model."
+            )
+        return mlp(given, input_dim)
+    if not given.built:
+        given.build((None, input_dim))
+    return with_own_batch_norm(given)
 
 
 def mlp(

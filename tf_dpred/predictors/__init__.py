@@ -15,10 +15,9 @@ are multiplied by W^T. Equation numbers are those of arXiv 2102.06810.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 
 from tf_dpred.config import PredictorConfig
-from tf_dpred.predictors.base import Predictor
+from tf_dpred.predictors.base import Predictor, arguments
 from tf_dpred.predictors.closed_form import (
     ClosedForm,
     Direct,
@@ -60,11 +59,5 @@ PREDICTORS: dict[str, type[Predictor]] = {
 def make_predictor(config: PredictorConfig) -> Predictor:
     """The predictor of a config; settings that its class does not take are unused."""
     cls = PREDICTORS[config.predictor]
-    taken = {
-        name
-        for base in cls.__mro__
-        if issubclass(base, Predictor)
-        for name in inspect.signature(base.__init__).parameters
-    }
     settings = dataclasses.asdict(config)
-    return cls(**{name: settings[name] for name in taken & settings.keys()})
+    return cls(**{name: settings[name] for name in arguments(cls) & settings.keys()})

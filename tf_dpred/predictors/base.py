@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+
 import keras
 import tensorflow as tf
 
 from tf_dpred import spectrum
 from tf_dpred.system import replicas
+
+
+registered = keras.saving.register_keras_serializable("tf_dpred")
 
 
 def torch_uniform() -> keras.initializers.Initializer:
@@ -52,7 +57,7 @@ class Predictor(keras.layers.Layer):
             )
         self.rho = rho
         self.centered = centered
-        self.shrinkage = predictor_shrinkage
+        self.predictor_shrinkage = predictor_shrinkage
 
     def build(self, input_shape) -> None:
         """Allocates the statistics for inputs [n, d]."""
@@ -61,6 +66,14 @@ class Predictor(keras.layers.Layer):
         self._mean = self._state("mean", [d])
         self._batches = self._state("batches", [], dtype="int64")
         super().build(input_shape)
+
+    def compute_output_shape(self, input_shape) -> tuple[int | None, ...]:
+        return tuple(input_shape)
+
+    def get_config(self) -> dict:
+        """All arguments of the constructors, which keep them under their names."""
+        settings = {name: getattr(self, name) for name in arguments(type(self))}
+        return {**super().get_config(), **settings}
 
     def _state(self, name: str, shape, dtype=None) -> keras.Variable:
         return self.add_weight(
@@ -119,12 +132,24 @@ class Predictor(keras.layers.Layer):
           step: int64 scalar, the number of optimizer steps before this one.
         """
         self.reset(step)
-        if self.shrinkage:
+        if self.predictor_shrinkage:
             for matrix in self.matrices:
-                matrix.assign((1 - self.shrinkage) * matrix)
+                matrix.assign((1 - self.predictor_shrinkage) * matrix)
 
     def reset(self, step: tf.Tensor) -> None:
         """Sets the weights, or leaves them alone, as here; see `update_weights`."""
+
+
+def arguments(cls: type[Predictor]) -> set[str]:
+    """The names of a predictor's own arguments, and those of its base classes."""
+    named = {
+        name: parameter.kind
+        for base in cls.__mro__
+        if issubclass(base, Predictor)
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+    }
+    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {n for n, kind in named.items() if kind not in variadic} - {"self"}
 
 
 class Matrix(Predictor):

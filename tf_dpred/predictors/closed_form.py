@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_dpred import newton_schulz, spectrum
 from tf_dpred.config import OPTIMAL_FORMS, SOLVERS
-from tf_dpred.predictors.base import Matrix
+from tf_dpred.predictors.base import Matrix, registered
 
 
 class ClosedForm(Matrix):
@@ -64,6 +64,7 @@ class ClosedForm(Matrix):
         )
 
 
+@registered
 class Direct(ClosedForm):
     """DirectPred: F = U diag(s) U^T, W = U diag(p) U^T with p from s (Eq. 18).
 
@@ -105,6 +106,7 @@ class Direct(ClosedForm):
         return spectrum.from_eigenvalues(p, u)
 
 
+@registered
 class DirectSet(ClosedForm):
     """W = F^a / |F^a| + eps I (Wang et al., arXiv 2110.04947), |.| spectral.
 
@@ -124,6 +126,7 @@ class DirectSet(ClosedForm):
         return spectrum.from_eigenvalues(p, u)
 
 
+@registered
 class DirectCopy(ClosedForm):
     """W = F / |F| + eps I (arXiv 2110.04947), |.| spectral: the largest eigenvalue."""
 
@@ -134,6 +137,7 @@ class DirectCopy(ClosedForm):
         return tf.math.divide_no_nan(f, norm) + self.eps * identity
 
 
+@registered
 class Optimal(ClosedForm):
     """W that predicts z best, from C = E[z f^T] and R = E[f f^T] (Table 1).
 
@@ -153,7 +157,7 @@ class Optimal(ClosedForm):
                 f"Invalid optimal_form: received {optimal_form!r}, accepted: "
                 f"{', '.join(OPTIMAL_FORMS)}."
             )
-        self.form = optimal_form
+        self.optimal_form = optimal_form
 
     def build(self, input_shape) -> None:
         super().build(input_shape)
@@ -170,16 +174,16 @@ class Optimal(ClosedForm):
         cross = tf.convert_to_tensor(self._cross)
         if self.centered:
             cross -= self._target_mean[:, None] * self.mean[None, :]
-        return spectrum.regression(self.correlation, cross, self.eps, self.form)
+        return spectrum.regression(self.correlation, cross, self.eps, self.optimal_form)
 
     def _set(self) -> tf.Tensor:
         w = super()._set()
-        if self.form == "symmetric" and self.rho is None:
+        if self.optimal_form == "symmetric" and self.rho is None:
             # The next batch then sets the averages, as the first one did.
             self._batches.assign(0)
         return w
 
     def _keep(self) -> tf.Tensor:
-        if self.form == "symmetric":
+        if self.optimal_form == "symmetric":
             self.matrix.assign(spectrum.symmetrize(self.matrix))
         return super()._keep()

@@ -8,9 +8,10 @@ import tensorflow as tf
 from tf_dpred import spectrum
 from tf_dpred.config import PREDICTOR_BN
 from tf_dpred.networks.normalization import BatchNormalization
-from tf_dpred.predictors.base import Matrix, Predictor, torch_uniform
+from tf_dpred.predictors.base import Matrix, Predictor, registered, torch_uniform
 
 
+@registered
 class Linear(Matrix):
     """p = W f (+ b), trained by gradients.
 
@@ -20,12 +21,12 @@ class Linear(Matrix):
 
     def __init__(self, predictor_bias: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.use_bias = predictor_bias
+        self.predictor_bias = predictor_bias
 
     def build(self, input_shape) -> None:
         super().build(input_shape)
         self.bias = None
-        if self.use_bias:
+        if self.predictor_bias:
             self.bias = self.add_weight(
                 name="bias", shape=[input_shape[-1]], initializer="zeros"
             )
@@ -35,6 +36,7 @@ class Linear(Matrix):
         return p if self.bias is None else p + self.bias
 
 
+@registered
 class Symmetric(Linear):
     """`Linear`, with W <- (W + W^T)/2 after every step (Table 3)."""
 
@@ -42,11 +44,11 @@ class Symmetric(Linear):
         self.matrix.assign(spectrum.symmetrize(self.matrix))
 
 
+@registered
 class MLP(Predictor):
     """Dense(hidden) - BN - ReLU - Dense(d): BYOL's and SimSiam's predictor.
 
-    The layers compute in the global dtype policy; the prediction leaves in the
-    variable dtype.
+    The prediction leaves in the variable dtype.
 
     Args:
       predictor_hidden: units of the hidden layer, which has a bias.
@@ -54,6 +56,7 @@ class MLP(Predictor):
         none).
       predictor_bn: of the hidden layer: `affine` with gamma and beta (BYOL, SimSiam),
         `plain` without (DirectPred's authors on small images), or `none`.
+      layers_dtype: dtype policy that the layers compute in; None: the global one.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class MLP(Predictor):
         predictor_hidden: int = 4096,
         predictor_bias: bool = False,
         predictor_bn: str = "affine",
+        layers_dtype: str | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -69,25 +73,32 @@ class MLP(Predictor):
                 f"Invalid predictor_bn: received {predictor_bn!r}, accepted: "
                 f"{', '.join(PREDICTOR_BN)}."
             )
-        self.hidden = predictor_hidden
-        self.use_bias = predictor_bias
-        self.bn = predictor_bn
+        self.predictor_hidden = predictor_hidden
+        self.predictor_bias = predictor_bias
+        self.predictor_bn = predictor_bn
+        self.layers_dtype = layers_dtype or keras.config.dtype_policy().name
 
     def build(self, input_shape) -> None:
         super().build(input_shape)
-        affine = self.bn == "affine"
-        normalized = BatchNormalization(center=affine, scale=affine, name="bn")
+        affine, dtype = self.predictor_bn == "affine", self.layers_dtype
+        normalized = BatchNormalization(
+            center=affine, scale=affine, dtype=dtype, name="bn"
+        )
         self._network = keras.Sequential(
             [
                 keras.layers.Dense(
-                    self.hidden, kernel_initializer=torch_uniform(), name="hidden"
+                    self.predictor_hidden,
+                    kernel_initializer=torch_uniform(),
+                    dtype=dtype,
+                    name="hidden",
                 ),
-                *([] if self.bn == "none" else [normalized]),
-                keras.layers.ReLU(name="relu"),
+                *([] if self.predictor_bn == "none" else [normalized]),
+                keras.layers.ReLU(dtype=dtype, name="relu"),
                 keras.layers.Dense(
                     input_shape[-1],
-                    use_bias=self.use_bias,
+                    use_bias=self.predictor_bias,
                     kernel_initializer=torch_uniform(),
+                    dtype=dtype,
                     name="output",
                 ),
             ],
@@ -103,6 +114,7 @@ class MLP(Predictor):
         return tf.cast(self._network(f, training=training), self.variable_dtype)
 
 
+@registered
 class SymmetricMLP(MLP):
     """`MLP`, its matrices W1 and W2^T set to their mean after every step (Table 3)."""
 
@@ -114,6 +126,7 @@ class SymmetricMLP(MLP):
         output.assign(tf.linalg.matrix_transpose(mean))
 
 
+@registered
 class Identity(Predictor):
     """p = f: no predictor. Collapses with the stop-gradient alone (section 3)."""
 

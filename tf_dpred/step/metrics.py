@@ -82,10 +82,11 @@ class EqualMean(keras.metrics.Metric):
             for part in ("total", "count")
         )
 
-    def update_state(self, value: tf.Tensor) -> None:
-        """Takes in a scalar."""
-        self.total.assign_add(tf.cast(value, self.total.dtype))
-        self.count.assign_add(1.0)
+    def update_state(self, value: tf.Tensor, weight: tf.Tensor | float = 1.0) -> None:
+        """Takes in a scalar, which counts `weight` times."""
+        weight = tf.cast(weight, self.total.dtype)
+        self.total.assign_add(weight * tf.cast(value, self.total.dtype))
+        self.count.assign_add(weight)
 
     def result(self) -> tf.Tensor:
         """The mean; 0 without values."""

@@ -1,4 +1,4 @@
-"""Training with several workers, which Keras' own `fit` cannot do (keras#20585)."""
+"""Steps with several workers, which Keras' own `fit` cannot do (keras#20585)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,12 @@ _LOST = (
 )
 
 
-def train_function(model: keras.Model) -> Callable[..., dict[str, tf.Tensor]]:
+def function(model: keras.Model, step: Callable) -> Callable[..., dict[str, tf.Tensor]]:
     """What `Model.make_train_function` makes: an iterator -> the logs of its steps.
+
+    Args:
+      model: compiled.
+      step: its `train_step` or `test_step`.
 
     Keras reduces the logs of all replicas itself and fails on the values of other
     workers. The logs of this package are equal on all replicas, so the first one of
@@ -32,7 +36,7 @@ def train_function(model: keras.Model) -> Callable[..., dict[str, tf.Tensor]]:
 
     @tf.autograph.experimental.do_not_convert
     def one_step(data) -> dict[str, tf.Tensor]:
-        logs = strategy.run(model.train_step, args=(data,))
+        logs = strategy.run(step, args=(data,))
         return {
             name: strategy.experimental_local_results(value)[0]
             for name, value in logs.items()

@@ -21,6 +21,13 @@ def mean(x: tf.Tensor) -> tf.Tensor:
     return context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.identity(x))
 
 
+def gather(x: tf.Tensor) -> tf.Tensor:
+    """The rows of all replicas, in their order; the same on each of them."""
+    if count() == 1:
+        return x
+    return tf.distribute.get_replica_context().all_gather(tf.identity(x), axis=0)
+
+
 def all_agree(holds: tf.Tensor) -> tf.Tensor:
     """bool tensor: where `holds` is true on every replica; the same on each."""
     # Not mean(holds) == 1: a device may add up n times 1/n, which is rounded.
