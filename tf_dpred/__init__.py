@@ -7,7 +7,7 @@ no TensorFlow.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from tf_dpred.system import processor
+from tf_dpred.system import keras_settings, processor
 
 if TYPE_CHECKING:
     from tf_dpred import losses, predictors, schedules, spectrum, theory
@@ -49,6 +49,8 @@ processor.ask_for_onednn()
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name != "Config":  # which needs no Keras
+        keras_settings.check()
     module = importlib.import_module(f"{__name__}.{_MODULES.get(name, name)}")
     found = getattr(module, name) if name in _MODULES else module
     globals()[name] = found

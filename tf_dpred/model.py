@@ -19,7 +19,7 @@ from tf_dpred.step.loss_scale import LossScale
 from tf_dpred.step.metrics import EqualMean, ViewMoments
 from tf_dpred.step.stop import StopRequest
 from tf_dpred.step.undo import Undo
-from tf_dpred.system import replicas
+from tf_dpred.system import keras_settings, replicas
 
 
 @keras.saving.register_keras_serializable("tf_dpred")
@@ -72,6 +72,7 @@ class DirectPred(KerasModel):
         name: str = "direct_pred",
         **kwargs,
     ):
+        keras_settings.check()
         super().__init__(name=name, **kwargs)
         if not callable(loss) and loss not in LOSSES:
             raise ValueError(
@@ -211,7 +212,7 @@ class DirectPred(KerasModel):
         Args:
           data: as for `train_step`.
         """
-        both = self._views(batch.tensors(data))
+        both = self._views(*self._tensors(data))
         (r1, f1), (r2, f2) = (self._seen_by(self.online, view) for view in both)
         z1, z2 = f1, f2
         if self.has_separate_target:
@@ -231,11 +232,14 @@ class DirectPred(KerasModel):
         r, f = network(view, training=False)
         return replicas.gather(r), replicas.gather(f)
 
-    def _views(self, tensors) -> tuple[tf.Tensor, tf.Tensor]:
-        """The two views of a batch, made here if the input left that to this device."""
-        if self.make_views is not None:
-            return self.make_views(*tensors)
-        return batch.two_views(tensors)
+    def _tensors(self, data) -> tuple[tf.Tensor, ...]:
+        """What `_views` takes of a batch."""
+        given = batch.two_views if self.make_views is None else batch.tensors
+        return given(data)
+
+    def _views(self, *tensors) -> tuple[tf.Tensor, ...]:
+        """The two views, made here if the input left that to this device."""
+        return tensors if self.make_views is None else self.make_views(*tensors)
 
     def _what_a_skipped_step_changes(self):
         """(all variables, those of them that also count a skipped step)."""
@@ -258,13 +262,13 @@ class DirectPred(KerasModel):
         total: list[tf.Tensor] = []
         losses, projections = [], []
         for micro_batch in zip(
-            *(tf.split(x, self.accumulation_steps) for x in batch.tensors(data)),
+            *(tf.split(x, self.accumulation_steps) for x in self._tensors(data)),
             strict=True,
         ):
             # Without this, they run side by side and take the memory of all of them.
             with tf.control_dependencies(total):
                 tensors = tuple(tf.identity(tensor) for tensor in micro_batch)
-            views = self._views(tensors)
+            views = self._views(*tensors)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([v.value for v in variables])
                 loss, projected = self._loss(*views)

@@ -16,7 +16,8 @@ def refuse(name: str, received: Any, accepted: str, *, detail: str = "") -> NoRe
     """Raises the one-line error for bad input: flag, received, accepted.
 
     Args:
-      name: of the flag, or of an environment variable (in capital letters).
+      name: of the flag, or of an environment variable (in capital letters), or a place
+        with a dot in its name, such as a file.
       received: the value.
       accepted: in words, without a full stop.
       detail: what else is known of the value; follows it without a space.
@@ -24,7 +25,7 @@ def refuse(name: str, received: Any, accepted: str, *, detail: str = "") -> NoRe
     Raises:
       Refused: always.
     """
-    option = name if name.isupper() else f"--{name}"
+    option = name if name.isupper() or "." in name else f"--{name}"
     line = f"{option}: received {received!r}{detail}, accepted: {accepted}."
     raise Refused(printable(line))
 

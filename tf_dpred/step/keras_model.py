@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
+from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.step import multi_worker
 from tf_dpred.step.metrics import EqualMean
 from tf_dpred.step.trace_once import TraceOnce
@@ -54,7 +55,17 @@ class KerasModel(BuiltModel):
 
         It shares its weights with this model, in inference and in training.
         """
-        return keras.Model(self.online.inputs, self.online.outputs[0], name="encoder")
+        return keras.Model(self.input, self.output, name="encoder")
+
+    @property
+    def input(self):
+        """The symbolic images, as of a functional model."""
+        return self.online.input
+
+    @property
+    def output(self):
+        """The symbolic representation, as of a functional model."""
+        return self.online.outputs[0]
 
     def call(self, images, training: bool | None = None):
         """Images [n, h, w, c] -> the online network's representation [n, r]."""
@@ -142,6 +153,23 @@ class KerasModel(BuiltModel):
         settings["dtype"] = keras.saving.deserialize_keras_object(settings["dtype"])
         return cls(**settings)
 
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs) -> None:
+        """As in Keras; all that the rest of a training depends on is in the file.
+
+        Raises:
+          ValueError: an HDF5 file, which would not hold all of it.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                f"save: received {str(filepath)!r}, accepted: a name that ends in "
+                ".keras."
+            )
+        super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+
+    def export(self, *args, **kwargs) -> None:
+        """Exports `encoder`, which is what a call of this model computes."""
+        self.encoder.export(*args, **kwargs)
+
     def get_compile_config(self) -> dict[str, Any] | None:
         if self._compiled_with is None:
             return None
@@ -221,7 +249,7 @@ class KerasModel(BuiltModel):
             "learning_rate": predictor_learning_rate,
         }
         if any(value is not None for value in own.values()):
-            if not hasattr(optimizer, "set_group"):
+            if not isinstance(optimizer, LARS | SGD):
                 raise ValueError(
                     f"compile: received {type(optimizer).__name__} with settings of "
                     "the predictor alone, accepted: tf_dpred.SGD, tf_dpred.LARS."

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from absl import logging
 
+from tf_dpred.system import keras_settings
+
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 # Keras imports these if they are installed, for wrappers and plots that nothing here
 # uses. It takes a third of the time in which TensorFlow and Keras load.
@@ -31,7 +33,11 @@ def start() -> Iterator[None]:
 
     Keras is loaded without scikit-learn and Matplotlib, so that `keras.wrappers` and
     its plots of images do not work in this process.
+
+    Raises:
+      Refused: see `keras_settings.check`.
     """
+    keras_settings.check()
     with _silence():
         with _without(UNUSED_BY_KERAS), _no_search_for_garbage():
             import tensorflow as tf
