@@ -39,7 +39,7 @@ def check() -> None:
 def _found() -> Iterator[tuple[str, str, Any]]:
     """(where it comes from, name, value) of each setting."""
     keras = sys.modules.get("keras")
-    if hasattr(keras, "config"):
+    if keras is not None and hasattr(keras, "config"):
         yield "keras.config.backend()", "backend", keras.config.backend()
         for name in ("image_data_format", "floatx"):
             yield f"keras.config.{name}()", name, getattr(keras.config, name)()
