@@ -521,11 +521,17 @@ SETTINGS = PredictorConfig(
         ),
         ("direct_copy", {"eps": 0.25, "freq": 3}),
         ("direct_set", {"eps": 0.25, "freq": 3, "exponent": 0.75}),
-        ("optimal", {"eps": 0.25, "freq": 3, "form": "left"}),
-        ("linear", {"use_bias": True}),
-        ("symmetric", {"use_bias": True}),
-        ("mlp", {"hidden": 16, "use_bias": True, "bn": "plain"}),
-        ("symmetric_mlp", {"hidden": 16, "use_bias": True, "bn": "plain"}),
+        ("optimal", {"eps": 0.25, "freq": 3, "optimal_form": "left"}),
+        ("linear", {"predictor_bias": True}),
+        ("symmetric", {"predictor_bias": True}),
+        (
+            "mlp",
+            {"predictor_hidden": 16, "predictor_bias": True, "predictor_bn": "plain"},
+        ),
+        (
+            "symmetric_mlp",
+            {"predictor_hidden": 16, "predictor_bias": True, "predictor_bn": "plain"},
+        ),
         ("none", {}),
     ],
 )
@@ -533,7 +539,7 @@ def test_make_predictor__settings(name, expected):
     config = dataclasses.replace(SETTINGS, predictor=name)
     predictor = predictors.make_predictor(config)
     assert type(predictor) is predictors.PREDICTORS[name]
-    expected = {"rho": 0.7, "centered": True, "shrinkage": 0.125, **expected}
+    expected = {"rho": 0.7, "centered": True, "predictor_shrinkage": 0.125, **expected}
     assert {key: getattr(predictor, key) for key in expected} == expected
 
 

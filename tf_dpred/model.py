@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_dpred import quality, spectrum
 from tf_dpred.losses import LOSSES, Loss
-from tf_dpred.networks import backbones, encoder, heads
+from tf_dpred.networks import encoder
 from tf_dpred.predictors import PREDICTORS, Predictor
 from tf_dpred.step import batch, metrics
 from tf_dpred.step.finite import QUANTITIES, FiniteCheck
@@ -113,8 +113,7 @@ class DirectPred(KerasModel):
         projector: Sequence[int] | keras.Model = (512, 128),
         predictor: str | Predictor = "direct",
         ema: bool = True,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        normalize: tuple[Sequence[float], Sequence[float]] | None = None,
         **settings: Any,
     ) -> DirectPred:
         """A model whose networks are copies of a backbone, each with a projector.
@@ -129,31 +128,21 @@ class DirectPred(KerasModel):
             model [n, c] -> [n, d].
           predictor: a name of `predictors.PREDICTORS` or a predictor.
           ema: whether there is a target network; False: `target=None`.
-          mean, std: per channel, of images in [0, 1]: views in [0, 255] are normalised
-            by them; None: the backbone gets the views as they are.
+          normalize: mean and standard deviation per channel of images in [0, 1], by
+            which views in [0, 255] are normalised; None: the backbone gets the views
+            as they are.
           **settings: of `DirectPred` (loss, symmetric, ...).
 
         Raises:
-          ValueError: an argument that is not accepted.
+          ValueError: an argument that is not accepted, see `encoder.of_backbone`.
         """
         if isinstance(predictor, str) and predictor not in PREDICTORS:
             raise ValueError(
                 f"Invalid predictor: received {predictor!r}, accepted: a Predictor, "
                 f"{', '.join(PREDICTORS)}."
             )
-        if (mean is None) != (std is None):
-            raise ValueError(
-                f"Invalid mean, std: received {mean}, {std}, accepted: both or neither."
-            )
         online, target = (
-            encoder.join(
-                backbones.with_own_batch_norm(backbone),
-                lambda c: heads.make(projector, c),
-                name,
-                encoder.Normalize(mean, std, name="normalize")
-                if mean and std
-                else None,
-            )
+            encoder.of_backbone(backbone, projector, name, normalize)
             for name in ("online", "target")
         )
         target.set_weights(online.get_weights())

@@ -5,13 +5,13 @@ Importing this module registers the package's layers with Keras.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import keras
 
-from tf_dpred.config import NetworkConfig
-from tf_dpred.networks import given
-from tf_dpred.networks.heads import projector
+from tf_dpred.config import NetworkConfig, refuse
+from tf_dpred.networks import given, heads
 
 
 @keras.saving.register_keras_serializable("tf_dpred")
@@ -70,7 +70,41 @@ def network(
     if given.takes_pixels(backbone):
         mean, std = (0.0,) * len(mean), (1 / 255,) * len(std)
     normalize = Normalize(mean, std, name="normalize")
-    return join(backbone, lambda c: projector(config, c), name, normalize)
+    return join(backbone, lambda c: heads.projector(config, c), name, normalize)
+
+
+def of_backbone(
+    backbone: keras.Model,
+    projector_or_sizes: Sequence[int] | keras.Model,
+    name: str,
+    normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> keras.Model:
+    """A copy of a user's backbone with a projector, as one model.
+
+    Args:
+      backbone: Functional or Sequential, see `join`.
+      projector_or_sizes: see `heads.make`.
+      name: of the model.
+      normalize: mean and std of `Normalize`; None: no normalisation.
+
+    Raises:
+      Refused: a backbone that cannot be copied, or that normalises as well; names what
+        is wrong.
+      ValueError: see `join` and `heads.make`.
+    """
+    if not getattr(backbone, "inputs", None):
+        refuse(
+            "backbone",
+            getattr(backbone, "name", backbone),
+            "a Functional or Sequential model with an Input, such as "
+            "keras.Model(x, model(x)) with x = keras.Input(...)",
+        )
+    if normalize is not None and given.takes_pixels(backbone):
+        accepted = "one that does not normalise, or normalize=None"
+        refuse("backbone", backbone.name, accepted)
+    layer = None if normalize is None else Normalize(*normalize, name="normalize")
+    projector_of = functools.partial(heads.make, projector_or_sizes)
+    return join(given.copied(backbone), projector_of, name, layer)
 
 
 def join(

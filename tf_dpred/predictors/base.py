@@ -10,7 +10,6 @@ import tensorflow as tf
 from tf_dpred import spectrum
 from tf_dpred.system import replicas
 
-
 registered = keras.saving.register_keras_serializable("tf_dpred")
 
 
