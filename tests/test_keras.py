@@ -3,16 +3,20 @@
 python -m pytest tests/test_keras.py -k table -s
 """
 
+import ast
 import copy
 import csv
 import json
 import pickle
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 import toys
@@ -465,6 +469,57 @@ def test_feature(name, tmp_path):
 def test_table__is_that_of_the_page():
     print("\n" + table())
     assert table() in PAGE.read_text()
+
+
+# The page.
+
+
+def blocks():
+    return re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+
+
+def run_code(code):
+    keras.utils.set_random_seed(0)  # of the first weights
+    exec(compile(code, str(PAGE), "exec"), {})
+
+
+def test_page__a_pause_changes_no_bit(tmp_path):
+    """The second part runs in a process that has seen nothing of the first."""
+    first, second, _ = blocks()
+    statements = [
+        n for n in ast.walk(ast.parse(first + second)) if isinstance(n, ast.stmt)
+    ]
+    assert len(statements) <= 15
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    twice = first.replace("steps_per_epoch=4", "steps_per_epoch=4, epochs=2")
+    whole = processes.Started(run_code, twice, directory=tmp_path / "whole")
+    begun = processes.run(run_code, first, directory=tmp_path / "parts")
+    assert begun.returncode == 0, begun.stderr
+    again = first[: first.index("backbone =")] + second + "model.save('after.keras')"
+    subprocess.run(
+        [sys.executable, "-c", again], cwd=tmp_path / "parts", check=True, timeout=240
+    )
+    ended = whole.wait()
+    assert ended.returncode == 0, ended.stderr
+    found = keras.saving.load_model(tmp_path / "parts" / "after.keras")
+    expected = keras.saving.load_model(tmp_path / "whole" / "model.keras")
+    assert found.steps_done == 8
+    assert_same_bits(found, expected)
+    encoder = keras.saving.load_model(tmp_path / "parts" / "encoder.keras")
+    assert encoder.output_shape == (None, 16)
+
+
+def test_page__keras_tuner(tmp_path, monkeypatch):
+    pytest.importorskip("keras_tuner")
+    monkeypatch.chdir(tmp_path)
+    first, _, search = blocks()
+    namespace = {}
+    exec(first, namespace)
+    search = search.replace("    stream,", "    stream, verbose=0,").replace("=3", "=2")
+    exec(search, namespace)
+    assert namespace["best"].keys() == {"rho", "eps"}
+    assert 0.1 <= namespace["best"]["rho"] <= 0.9
 
 
 # What is saved is all that the rest of a training depends on.
