@@ -584,6 +584,23 @@ def test_save__continues_to_the_same_bits(name, tmp_path, policy):
     assert settings_of(loaded) == settings_of(made)
 
 
+def test_save__settings_of_single_variables(tmp_path):
+    """Which Keras leaves out of an optimizer's config."""
+    made = toys.model()
+    rule = SGD(0.1, weight_decay=0.1)
+    rule.exclude_from_weight_decay(var_names=["bias"])
+    rate = keras.optimizers.schedules.CosineDecay(0.3, 9)
+    rule.set_group(made.online.get_layer("dense").weights, learning_rate=rate)
+    rule.set_group(made.online.get_layer("bn").weights, weight_decay=0.5)
+    made.compile(rule, run_eagerly=True)
+    toys.fit(made, toys.views(2))
+    made.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    for model in (made, loaded):
+        toys.fit(model, toys.views(2, seed=1))
+    assert_same_bits(loaded, made)
+
+
 def test_save__a_fit_that_is_cut_anywhere_ends_at_the_same_bits(tmp_path):
     """By the file of each epoch."""
     saver = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -53,7 +54,8 @@ class _CoupledDecayOptimizer(keras.optimizers.Optimizer):
     ) -> None:
         """Gives some variables their own decay or learning rate; call before build.
 
-        Like Keras' `exclude_from_weight_decay`, this is not part of the config.
+        Like Keras' `exclude_from_weight_decay`, this is not part of the config, but of
+        `variable_settings`.
 
         Args:
           variables: the variables of the group.
@@ -83,6 +85,19 @@ class _CoupledDecayOptimizer(keras.optimizers.Optimizer):
                 if weight_decay is not None and self._decays[index] is not None:
                     self._decays[index] = weight_decay
                 self._rates[index] = learning_rate
+
+    @property
+    def variable_settings(self) -> list[tuple[float | None, Any]]:
+        """Decay and learning rate of each variable; see `set_group`, None: no own one.
+
+        `DirectPred` saves them, and sets them where a model is loaded.
+        """
+        return list(zip(self._decays, self._rates, strict=True))
+
+    @variable_settings.setter
+    def variable_settings(self, settings: Sequence[Sequence[Any]]) -> None:
+        decays, rates = zip(*settings, strict=True)
+        self._decays, self._rates = list(decays), list(rates)
 
     def _decay_of(self, variable: keras.Variable) -> float | None:
         """The decay coefficient, None where a variable is excluded from decay."""
