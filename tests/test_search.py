@@ -92,3 +92,20 @@ def test_neighbours__refuses_in_one_line(given, message, exported, home):
         run(exported, home, **given, **({} if "output" in given else {"output": "no"}))
     assert "\n" not in str(refusal.value)
     assert not (home / "no").exists()
+
+
+def test_neighbours__features_of_another_encoder_are_refused(exported, home):
+    """Of the same length: only the weights tell."""
+    home, _ = home
+    with np.load(home / "features.npz") as file:
+        arrays = dict(file)
+    assert len(str(arrays["weights"])) == 16
+    other, early = home / "other.npz", home / "early.npz"
+    np.savez(other, **arrays | {"weights": np.array("0123456789abcdef")})
+    del arrays["weights"]
+    np.savez(early, **arrays)
+    line = "of an encoder with other weights, 0123456789abcdef, accepted: those of this"
+    with pytest.raises(Refused, match=line):
+        run(exported, home, features="other.npz", output="none.png")
+    run(exported, home, features="early.npz", output="some.png")
+    assert (home / "some.png").exists() and not (home / "none.png").exists()

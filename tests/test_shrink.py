@@ -127,3 +127,15 @@ def test_shrink__refuses(tmp_path):
     ):
         run(tmp_path / "none", tmp_path / "small")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "photos"]
+
+
+def test_shrink__two_names_that_are_one_where_the_copies_lie(tmp_path, capsys, caplog):
+    """As x.png and X.png are on many disks; here, two names of one folder."""
+    photos, small = tmp_path / "photos", tmp_path / "small"
+    for folder in ("a", "A"):
+        write(photos / folder / "x.png", 20, 30)
+    (small / "a").mkdir(parents=True)
+    (small / "A").symlink_to("a")
+    assert run(photos, small) == 1
+    assert "2 images: 1 written, 0 there before, 1 left out" in capsys.readouterr().out
+    assert "left out a/x.png: a file system that ignores case" in caplog.text

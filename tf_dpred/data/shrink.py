@@ -119,6 +119,13 @@ def copy(
             logging.warning("left out %s: %s", printable(name), reason)
             continue
         path = target / f"{name}.jpg"
+        if path.exists():  # it was not when this began
+            logging.warning(
+                "left out %s: a file system that ignores case holds another's copy "
+                "under that name",
+                printable(name),
+            )
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as file:
             file.write(jpeg)

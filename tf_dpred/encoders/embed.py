@@ -4,7 +4,8 @@
         --data_dir=my_images --output=features.npz
 
 The file holds `files` (relative to the folder), `representation` [N, r] and
-`projection` [N, d], float32. Files that cannot be used are named and left out.
+`projection` [N, d], float32, and a hash of the `weights`. Files that cannot be used
+are named and left out.
 """
 
 from __future__ import annotations
@@ -38,10 +39,12 @@ class FileEncoder:
       model: owner of the signature's variables, which the signature does not keep.
       signature: a batch [n] of encoded images -> `representation` [n, r] and
         `projection` [n, d].
+      weights: a hash of its weights; "" where an early version exported them.
     """
 
     model: tf.Module
     signature: Callable[..., dict[str, tf.Tensor]]
+    weights: str
 
     def __call__(self, paths: Sequence[Path]) -> dict[str, np.ndarray]:
         """Reads and encodes files.
@@ -71,8 +74,10 @@ def run(config: Config, files: FilesConfig) -> None:
     path = output_file(files.output, "an npz file")
     listing.log_losses()
     names = listing.names
-    kept, outputs = embed(open_file_encoder(config), listing.root, names)
-    write_arrays(path, {"files": np.array(kept), **outputs})
+    encoder = open_file_encoder(config)
+    kept, outputs = embed(encoder, listing.root, names)
+    known = {"files": np.array(kept), "weights": np.array(encoder.weights)}
+    write_arrays(path, known | outputs)
     length = outputs["representation"].shape[1]
     print(
         f"wrote {path}: {len(kept)} of {len(names)} images, representations of length "
@@ -97,10 +102,12 @@ def open_file_encoder(config: Config) -> FileEncoder:
     if path is not None:
         logging.info("%s network of %s", config.evaluation.encoder, path)
         model = tf.saved_model.load(str(path))
-        return FileEncoder(model, model.signatures["encode_jpeg"])
+        weights = settings.read_card(path).get("weights", "")
+        return FileEncoder(model, model.signatures["encode_jpeg"], weights)
     found = restore.open_encoder(config)
     servable = export.Servable(found.network, found.image_size, found.preprocessing)
-    return FileEncoder(servable, servable.signatures()["encode_jpeg"])
+    signature = servable.signatures()["encode_jpeg"]
+    return FileEncoder(servable, signature, found.fingerprint)
 
 
 def _export_to_use(config: Config) -> Path | None:

@@ -38,13 +38,22 @@ def run(config: Config, files: FilesConfig) -> None:
     query = _query(files.query)
     names, representation = read_features(files.features)
     root = _folder(config.data.data_dir)
-    asked = embed.open_file_encoder(config)([query])["representation"]
+    encoder = embed.open_file_encoder(config)
+    asked = encoder([query])["representation"]
     if asked.shape[1] != representation.shape[1]:
         refuse(
             "features",
             files.features,
             f"those of this encoder, of length {asked.shape[1]}",
             detail=f" with representations of length {representation.shape[1]}",
+        )
+    others = weights_of(files.features)
+    if others and encoder.weights and others != encoder.weights:
+        refuse(
+            "features",
+            files.features,
+            f"those of this encoder, {encoder.weights}",
+            detail=f" of an encoder with other weights, {others}",
         )
     found = neighbours(names, representation, asked, files.neighbours)
     for name, _ in found:
@@ -105,6 +114,14 @@ def read_features(name: str | None) -> tuple[np.ndarray, np.ndarray]:
         shapes = f" with {files.shape} files and {shape} representations"
         refuse("features", name, accepted, detail=shapes)
     return files, representation
+
+
+def weights_of(name: str | None) -> str:
+    """The hash of the encoder of a file that `read_features` takes; "" if unknown."""
+    if name is None:
+        return ""
+    with np.load(name, allow_pickle=False) as file:
+        return str(file["weights"]) if "weights" in file.files else ""
 
 
 def neighbours(
