@@ -10,6 +10,7 @@ from absl import flags
 from tf_dpred import build, main, recipes
 from tf_dpred.errors import Refused
 from tf_dpred.flags import config_from_flags
+from tools import sweep
 
 CHECKOUT = Path(__file__).parent.parent
 NAMES = sorted(path.stem for path in CHECKOUT.glob("configs/*.cfg"))
@@ -187,6 +188,23 @@ def test_recipe__peak_learning_rate(name, images, peak):
     assert (rate if isinstance(rate, float) else float(rate(warm))) == pytest.approx(
         peak, rel=1e-6
     )
+
+
+SWEEPS = sorted(CHECKOUT.glob("configs/sweeps/*.txt"))
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_sweep__every_run_is_valid(path, monkeypatch):
+    """And no two runs of a list are the same."""
+    monkeypatch.chdir(CHECKOUT)
+    runs = sweep.read_list(path.read_text())
+    settings = [config_of(*run.flags, f"--seed={run.seed}").to_dict() for run in runs]
+    assert len(runs) >= 6 and len({str(found) for found in settings}) == len(runs)
+
+
+def test_sweep__each_table_of_the_paper_has_a_list():
+    tables = {path.stem.removeprefix("table")[0] for path in SWEEPS}
+    assert tables >= {*"1356789"}
 
 
 @pytest.mark.parametrize("name", NAMES)

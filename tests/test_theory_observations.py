@@ -68,10 +68,39 @@ def test_observations__decay_on_the_predictor_alone():
 
 
 def test_observations__symmetric_predictor_is_no_collapse_here():
-    """The one number of the paper that its linear flow does not give."""
+    """The one collapse of the paper that its linear flow does not have."""
     symmetric, free = simulated(observations.symmetric_predictor_without_ema)
-    assert not symmetric.holds and symmetric.simulated >= free.simulated > 2
-    assert free.holds
+    assert symmetric.holds and free.holds
+    assert symmetric.simulated >= free.simulated > 2
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize(
+    ("decay", "survives"), [(0.05, True), (0.2, False)]
+)  # the critical decay at sigma^2 = 1 is .125
+def test_surviving_modes__symmetric_and_free_share_their_fate(decay, survives, aligned):
+    levers = Levers(decay=decay, variance=1.0)
+    for symmetric in (True, False):
+        left = observations.surviving_modes(symmetric, levers, aligned=aligned, runs=1)
+        assert left > 2 if survives else left == 0
+
+
+def test_observations__table_5_is_about_alignment_too():
+    rows = simulated(observations.predictor_decay_aligns)
+    for row in rows:
+        assert row.holds, row
+    numbers = [row.simulated for row in rows]
+    # It grows without decay and shrinks with enough of it, by eta_p/2 twice over t = 2
+    # and by what eta_p does to p and s.
+    assert numbers == sorted(numbers, reverse=True) and numbers[0] > 0 > numbers[-1]
+
+
+def test_observations__alignment_fails_first_without_ema():
+    rows = simulated(observations.alignment_fails_first_without_ema)
+    for row in rows:
+        assert row.holds, row
+    numbers = [row.simulated for row in rows]
+    assert numbers == sorted(numbers, reverse=True) and numbers[-1] > 0.01
 
 
 def test_misalignment__signs():

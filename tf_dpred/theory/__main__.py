@@ -10,7 +10,7 @@ from pathlib import Path
 from tf_dpred.config import paths
 from tf_dpred.system import files, terminal
 
-FIGURES = ("3", "4", "5", "7", "8", "9", "10")
+FIGURES = ("3", "4", "5", "7", "8", "9", "10", "cosine")
 
 
 def parser() -> argparse.ArgumentParser:

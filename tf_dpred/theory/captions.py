@@ -43,4 +43,11 @@ CAPTIONS = {
         p+; so does a target behind the online network ($\tau$ < 1), and at $\tau$ =
         .4, where the critical decay is .04, nothing is left.
     """,
+    "cosine": r"""
+        The cosine loss (arXiv 2309.16109; equations derived, theory/cosine.py): one
+        mode on the parabola, $\sigma$ = .03, $\eta$ = .5, twice what the mse loss
+        survives; $N_p$ = $N_a$ = r. Left: its rate, negative everywhere for large
+        norms. Right: as decay makes the norms fade, from left to right, two equilibria
+        emerge; dotted the unstable one, shaded the starts that collapse.
+    """,
 }

@@ -19,6 +19,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "8": curves.figure8,
     "9": curves.figure9,
     "10": portraits.figure10,
+    "cosine": portraits.figure_cosine,
 }
 
 
@@ -26,7 +27,7 @@ def draw(names: Iterable[str], folder: Path) -> Iterator[Path]:
     """Writes figure<name>.png and .svg.
 
     Args:
-      names: keys of `FIGURES`, the paper's numbers.
+      names: keys of `FIGURES`: the paper's numbers, and `cosine`.
       folder: made if it is missing.
 
     Returns:

@@ -301,38 +301,83 @@ def predictor_decay_alone_is_safe() -> Iterator[Comparison]:
     )
 
 
-def surviving_modes(symmetric: bool) -> float:
+def surviving_modes(
+    symmetric: bool, levers: Levers, *, aligned: bool = False, runs: int = 5
+) -> float:
     """How many of six eigenvalues of F are above .01 in the end, on average.
 
-    SimSiam with eta .05 on both, X = I, X' = .1 I, random W and W_p, the latter kept
-    symmetric or not; t = 200.
+    SimSiam, X = I, X' = sigma^2 I, random W; t = 200.
+
+    Args:
+      symmetric: keep W_p symmetric.
+      levers: `ema_rate` is not read.
+      aligned: W_p starts on the eigenvectors of F, on the parabola, and not at random.
+      runs: random starts.
     """
-    runs, size = 5, 6
-    levers, x = Levers(decay=0.05, variance=0.1), np.eye(size)
-    counts = []
+    size, counts = 6, []
+    x = np.eye(size)
+    rule = flow.simsiam(x, levers.variance * x, levers, symmetric=symmetric)
     for seed in range(runs):
         rng = np.random.default_rng(seed)
         w_p = rng.uniform(-1, 1, (size, size)) / np.sqrt(size)
         w = rng.normal(size=(size, size)) / np.sqrt(size)
-        if symmetric:
+        if aligned:
+            s, u = np.linalg.eigh(w @ w.T)
+            w_p = (u * np.sqrt(levers.predictor_rate * s)) @ u.T
+        elif symmetric:
             w_p = (w_p + w_p.T) / 2
-        rule = flow.simsiam(x, 0.1 * x, levers, symmetric=symmetric)
         end = flow.integrate(rule, (w_p, w), [0, 200], rtol=1e-8, atol=1e-11)[1][-1]
         counts.append(np.sum(np.linalg.eigvalsh(end @ end.T) > 0.01))
     return float(np.mean(counts))
 
 
-def symmetric_predictor_without_ema() -> Iterator[Comparison]:
-    """Table 3: collapse in the paper's networks; not in the linear flow.
+def predictor_decay_aligns() -> Iterator[Comparison]:
+    """Table 5: eta_p/2 of K holds the eigenspaces together (derived)."""
+    for decay in (0.0, 0.2, 0.6):
+        yield _alignment_row(
+            "Table 5: decay on the predictor alone aligns",
+            f"alpha_p 1, eta 0, eta_p {decay:g}, tau 1",
+            Levers(decay=0.0, predictor_decay=decay, variance=VARIANCE),
+        )
 
-    The paper's accuracy of 36.6 would need that no mode is left, which is "<" here.
+
+def alignment_fails_first_without_ema() -> Iterator[Comparison]:
+    """Table 3: the least s that keeps a mode aligned (Eq. 17) is largest at tau = 1.
+
+    Delta < [alpha_p (1+sigma^2) s + eta]/2 with Delta = p [tau - (1+sigma^2) p] - eta:
+    s above (2 Delta - eta)/(alpha_p (1+sigma^2)).
     """
-    source = "Table 3: symmetric predictor, no EMA"
-    setting = "of 6 modes left, mean of 5 random starts (eta .05 on both)"
-    yield Comparison(source, setting, 0.5, surviving_modes(True), "<")
-    yield Comparison(
-        "Table 3: free predictor, no EMA", setting, 0.5, surviving_modes(False), ">"
-    )
+    p, decay = 0.3, 0.01
+    levers = Levers(decay=decay, variance=VARIANCE)
+    for tau in (1.0, 0.8, 0.6):
+        delta = float(modes.growth(p, tau, levers))
+
+        def aligned(s: float, tau: float = tau) -> bool:
+            return bool(modes.stays_aligned(p, s, tau, levers))
+
+        yield Comparison(
+            "Table 3: no EMA aligns least",
+            f"s below which Eq. 17 fails at p = .3 (alpha_p 1, eta .01, tau {tau:g})",
+            (2 * delta - decay) / levers.curvature,
+            basin.bisect(aligned, 1e-6, 1.0),
+            tolerance=1e-6,
+        )
+
+
+def symmetric_predictor_without_ema() -> Iterator[Comparison]:
+    """Table 3: the flow keeps its modes, symmetric or free; real networks need not.
+
+    At eta .05, below the critical .227, every mode above p- survives.
+    """
+    levers = Levers(decay=0.05, variance=0.1)
+    for kind, symmetric in (("symmetric", True), ("free", False)):
+        yield Comparison(
+            f"Table 3: {kind} predictor, no EMA",
+            "of 6 modes left in the flow, mean of 5 random starts (eta .05 on both)",
+            0.5,
+            surviving_modes(symmetric, levers),
+            ">",
+        )
 
 
 OBSERVATIONS = (
@@ -347,6 +392,8 @@ OBSERVATIONS = (
     ema_is_slow,
     ema_widens_the_basin,
     predictor_decay_alone_is_safe,
+    predictor_decay_aligns,
+    alignment_fails_first_without_ema,
     symmetric_predictor_without_ema,
 )
 

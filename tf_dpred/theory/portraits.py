@@ -1,4 +1,4 @@
-"""Figures 3, 4 and 10: where a mode goes from each start."""
+"""Figures 3, 4 and 10, and the cosine loss: where a mode goes from each start."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tf_dpred.theory import basin, modes
+from tf_dpred.theory import basin, cosine, modes
 from tf_dpred.theory.levers import Levers
 from tf_dpred.theory.style import COLLAPSE, COLORS, DARK, GREY, panels
 
@@ -156,4 +156,35 @@ def figure10() -> Figure:
         *axes[0].get_legend_handles_labels(), loc="upper center", ncols=4, borderpad=0
     )
     figure.suptitle(" ", fontsize=8)
+    return figure
+
+
+def figure_cosine() -> Figure:
+    """One mode under the cosine loss, at a decay above critical, while norms fade."""
+    figure, (rates, ends) = panels(1, 2, height=3.1)
+    decay, p = 0.5, np.linspace(0, 1.0, 400)
+    for scale, color in zip((1.2, 0.8, 0.5, 0.35), COLORS, strict=False):
+        settings = (scale, scale, 0.0, decay, VARIANCE)
+        moved = cosine.velocity_on_parabola(p, *settings)
+        rates.plot(p, moved, color=color, label=f"r = {scale:g}")
+        for place, face in zip(
+            cosine.equilibria(*settings), ("white", DARK), strict=False
+        ):
+            rates.plot([place], [0], "o", mfc=face, color=DARK, ms=6, zorder=5)
+    rates.axhline(0, color=DARK, lw=0.8)
+    rates.set(xlim=(0, 0.8), ylim=(-0.35, 0.5), xlabel=P_LABEL)
+    rates.set_ylabel(r"$\dot p_j$ (per unit of time)")
+    rates.legend(loc="upper left")
+    # The scale at which the decay is the critical one: that goes as its power -3/2.
+    most = (cosine.critical_decay(1.0, 1.0, VARIANCE) / decay) ** (2 / 3)
+    scales = np.linspace(0.05, most * (1 - 1e-6), 300)
+    lower, upper = np.transpose(
+        [cosine.equilibria(r, r, 0.0, decay, VARIANCE) for r in scales]
+    )
+    ends.fill_between(scales, 0, lower, color=COLLAPSE, lw=0)
+    ends.axvspan(most, 1.2, color=COLLAPSE, lw=0)
+    ends.plot(scales, upper, color=COLORS[0], label="stable")
+    ends.plot(scales, lower, color=COLORS[0], ls=":", label="unstable")
+    ends.set(xlim=(1.2, 0.05), ylim=(0, 0.8), xlabel="norms r", ylabel=P_LABEL)
+    ends.legend(loc="upper right")
     return figure
