@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import struct
 
-from PIL import BmpImagePlugin, ImageFile, WebPImagePlugin
-
 
 def rewritten(content: bytes, max_pixels: int) -> bytes:
     """What to decode in place of a GIF, BMP or WebP file.
@@ -18,9 +16,9 @@ def rewritten(content: bytes, max_pixels: int) -> bytes:
     if content.startswith(b"GIF8"):
         return first_frame(content)
     if content.startswith(b"BM") and not _is_plain_bmp(content):
-        return _plain_bmp(BmpImagePlugin.BmpImageFile, content, max_pixels)
+        return _plain_bmp("BMP", content, max_pixels)
     if content.startswith(b"RIFF"):
-        return _plain_bmp(WebPImagePlugin.WebPImageFile, content, max_pixels)
+        return _plain_bmp("WEBP", content, max_pixels)
     return content
 
 
@@ -66,12 +64,23 @@ def _is_plain_bmp(content: bytes) -> bool:
     return header >= 40 and bits == 24 and compression == 0
 
 
-def _plain_bmp(
-    reader: type[ImageFile.ImageFile], content: bytes, max_pixels: int
-) -> bytes:
-    """The first frame as a BMP of 24 bits per pixel, for the fastest decoder."""
+def _plain_bmp(kind: str, content: bytes, max_pixels: int) -> bytes:
+    """The first frame as a BMP of 24 bits per pixel, for the fastest decoder.
+
+    Args:
+      kind: "BMP" or "WEBP".
+      content: of the file.
+      max_pixels: that are decoded.
+    """
+    # Not before it is needed: few folders hold such files.
+    from PIL import BmpImagePlugin, WebPImagePlugin
+
     # The class is called itself, since Image.open would try all others and have a
     # limit of its own.
+    reader = {
+        "BMP": BmpImagePlugin.BmpImageFile,
+        "WEBP": WebPImagePlugin.WebPImageFile,
+    }[kind]
     try:
         with reader(io.BytesIO(content)) as image:
             width, height = image.size
