@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 from tf_dpred.system import keras_settings, processor
 
 if TYPE_CHECKING:
-    from tf_dpred import losses, predictors, quality, schedules, spectrum, theory
+    from tf_dpred import (
+        losses,
+        predictors,
+        quality,
+        schedules,
+        spectrum,
+        theory,
+        views,
+    )
     from tf_dpred.callbacks.target_ema import TargetEMA
     from tf_dpred.config import Config
     from tf_dpred.model import DirectPred
@@ -32,6 +40,7 @@ __all__ = [
     "schedules",
     "spectrum",
     "theory",
+    "views",
 ]
 
 # The modules of those names that are not modules themselves.

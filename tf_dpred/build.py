@@ -31,6 +31,7 @@ from tf_dpred.config import Config
 from tf_dpred.data import pipeline
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.datasets import DataSet
+from tf_dpred.data.own_views import OwnViews
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import ViewPair
@@ -47,21 +48,32 @@ from tf_dpred.reports import preview
 
 
 def labelled_sources(
-    config: Config, bad_images: BadImages, found: DataSet
+    config: Config,
+    bad_images: BadImages,
+    found: DataSet | None,
+    given: labelled.Labelled | None = None,
 ) -> tuple[Source, Source] | None:
     """The kNN monitor's searched and classified images; None without labels.
 
+    Args:
+      config: of the run.
+      bad_images: counts the files of a folder that cannot be used.
+      found: the data set of the training images, if it was found already.
+      given: the images, where a program gave them.
+
     Raises:
-      Refused: see `evaluation.labelled.open_splits`.
+      Refused: see `evaluation.labelled`.
     """
     limits = (config.evaluation.knn_train_size, config.evaluation.knn_test_size)
+    if given is not None:
+        return labelled.own_splits(given, limits)
     return labelled.open_splits(config, bad_images, limits, found)
 
 
 def model(
     config: Config,
     steps_per_epoch: int,
-    pair: ViewPair,
+    pair: ViewPair | OwnViews,
     backbone: Backbone | None = None,
     start: Weights | None = None,
 ) -> DirectPred:
@@ -93,7 +105,9 @@ def model(
         stop_gradient=objective.stop_gradient,
         accumulation_steps=config.training.accumulation_steps,
         skip_nonfinite=config.training.on_nonfinite == "skip",
-        make_views=None if config.data.on_host else pipeline.views_from_crops(pair),
+        make_views=None
+        if config.data.on_host or isinstance(pair, OwnViews)
+        else pipeline.views_from_crops(pair),
     )
     rates = optimizer(config, learning_rate(config, steps_per_epoch))
     _set_rates_of_parts(rates, online, config, steps_per_epoch)
@@ -112,9 +126,7 @@ def _network(name: str, config: Config, backbone: Backbone | None) -> keras.Mode
     if backbone is None:
         made = backbones.backbone(config.network, config.data.image_size)
     else:
-        own = given.prepared(backbone, config.data.image_size)
-        is_shared = isinstance(backbone, keras.layers.Layer)
-        made = given.copied(own) if is_shared else given.made(own)
+        made = given.built(backbone, config.data.image_size)
     if config.network.freeze is not None:
         backbones.freeze(made, config.network.freeze)
     images = Preprocessing.of(config)
@@ -231,6 +243,7 @@ def callbacks(
     extra: Sequence[keras.callbacks.Callback] = (),
     is_chief: bool = True,
     run: str | None = None,
+    pair: ViewPair | OwnViews | None = None,
 ) -> Callbacks:
     """All callbacks of a run, and why they run in this order.
 
@@ -294,7 +307,7 @@ def callbacks(
             theory,
             Pictures(
                 tensorboard,
-                lambda: preview.picture(config, source),
+                lambda: preview.picture(config, source, pair),
                 knn,
                 training.log_every,
             ),

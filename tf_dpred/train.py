@@ -12,16 +12,19 @@ from absl import logging
 
 from tf_dpred import build, errors
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.data import datasets, pipeline, views
+from tf_dpred.data import datasets, pipeline
 from tf_dpred.data.bad_images import BadImages, named_errors
+from tf_dpred.data.own_views import OwnViews, Views
 from tf_dpred.data.source import Source
 from tf_dpred.encoders import initial
+from tf_dpred.evaluation.labelled import Labelled
 from tf_dpred.networks import backbones
-from tf_dpred.records import checkpoints, flags_json, provenance
+from tf_dpred.records import checkpoints, flags_json, own, provenance
 from tf_dpred.records.lock import Lock
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.reports import opening
 from tf_dpred.step.multi_worker import lost_workers_named
+from tf_dpred.supplied import Supplied
 from tf_dpred.system import devices, json_files, memory, replicas
 
 # What to do where the memory does not suffice.
@@ -41,8 +44,19 @@ class Pretraining:
       backbone: see `build.model`. For several workers it has to be a function: no
         variable may be made before the workers are set up.
       callbacks: Keras callbacks beside the run's own; see `build.callbacks`.
+      views: makes the two views of an image in place of `config.data.views`, which
+        still says how images are normalised and evaluated: a `TwoViews`, the name of a
+        recipe, Keras layers or functions, see `data.own_views.OwnViews`.
+      labelled: images of the kNN monitor where `source` is given: a source to be
+        searched and one to be classified, or one for both; None: `source`, if it has
+        labels. No label is seen in training.
+
+    What is given is recorded in flags.json. The backbone, and views of layers, are
+    stored in the work directory, from which they are taken if a continued run is not
+    given them; training begins with a warning where that cannot be done.
 
     Attributes:
+      config: of the run, with the names of what was given.
       model: the `DirectPred` that is trained.
       restored: the checkpoint that the run continues from, or None.
 
@@ -57,6 +71,9 @@ class Pretraining:
         source: Source | None = None,
         backbone: build.Backbone | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
+        *,
+        views: Views | tuple[Views, Views] | str | None = None,
+        labelled: Labelled | None = None,
     ):
         # One of several workers writes the files; the others only train.
         self.place = devices.place(config.training)
@@ -66,12 +83,16 @@ class Pretraining:
         try:
             if self.place.is_chief:
                 self.lock.acquire()
-            self.config = config = provenance.settled(self.workdir, config)
+            config = provenance.settled(self.workdir, config)
+            self.supplied = Supplied(
+                config, self.workdir, source, backbone, views, labelled, callbacks
+            )
+            self.config = config = self.supplied.config
             provenance.check_settings(self.workdir, config)
             # Before any tensor is made: devices cannot be set up once they are used.
             self.strategy = devices.setup(config.training)
             with lost_workers_named(self.place), memory.shortage_named(ADVICE):
-                self._open(source, backbone, callbacks)
+                self._open()
                 self._restore()
         except BaseException:
             # Nothing is left of a run that has not begun.
@@ -81,16 +102,18 @@ class Pretraining:
             self.workdir.remove(made)
             raise
 
-    def _open(self, source: Source | None, backbone, extra_callbacks) -> None:
+    def _open(self) -> None:
         """Opens the images, and builds the model and the callbacks."""
-        config = self.config
-        if backbone is None:
+        config, given = self.config, self.supplied
+        self.pair = given.pair
+        if given.backbone is None:
             backbones.check_name(config.network.backbone)
-        self.pair = views.of_config(config)
         record = self.workdir.bad_images if self.place.is_chief else None
         self.bad_images = BadImages(config.data.max_bad_images, record)
-        found = None if source else datasets.of_config(config)
-        self.source = source or datasets.training_source(config, self.bad_images, found)
+        found = None if given.source else datasets.of_config(config)
+        self.source = given.source or datasets.training_source(
+            config, self.bad_images, found
+        )
         self.config = config = pipeline.with_measured(config, self.source)
         if config.data.keep_last_batch and self.strategy.num_replicas_in_sync > 1:
             refuse(
@@ -103,17 +126,24 @@ class Pretraining:
             self.source, config.training.batch_size, config.data.keep_last_batch
         )
         provenance.check_images(self.workdir, self.source)
+        seen = None
+        if isinstance(self.pair, OwnViews):
+            with named_errors():
+                seen = self.pair.check(self.source)
         knn = None
         if self.place.is_chief and config.evaluation.knn_every:
-            labelled = None
-            if found is not None:
-                labelled = build.labelled_sources(config, self.bad_images, found)
+            own_images = given.source if given.labelled is None else given.labelled
+            labelled = build.labelled_sources(
+                config, self.bad_images, found, own_images
+            )
             knn = build.knn_monitor(config, labelled)
         start = initial.of_run(config, self.workdir)
         with self.strategy.scope():
             self.model = build.model(
-                config, self.steps_per_epoch, self.pair, backbone, start
+                config, self.steps_per_epoch, self.pair, given.backbone, start
             )
+        self.own = given.record(self.model.online, seen)
+        own.check(self.workdir, self.own)
         self.callbacks = build.callbacks(
             config,
             self.workdir,
@@ -121,9 +151,10 @@ class Pretraining:
             self.source,
             self.steps_per_epoch,
             knn=knn,
-            extra=extra_callbacks,
+            extra=given.callbacks,
             is_chief=self.place.is_chief,
             run=self._identity(),
+            pair=self.pair,
         )
 
     def _identity(self) -> str | None:
@@ -188,7 +219,8 @@ class Pretraining:
             for change in found if self.restored else ():
                 logging.warning("the numbers may differ from here on: %s", change)
             run = self.callbacks.checkpoints.run
-            provenance.write(self.workdir, self.config, self.source, run)
+            provenance.write(self.workdir, self.config, self.source, run, self.own)
+            self.supplied.store(begins=not self.model.steps_done)
         with self.callbacks.preemption:
             if step_in_epoch:
                 self._fit_epochs(epoch, epoch + 1, step_in_epoch)
@@ -276,7 +308,11 @@ class Pretraining:
         """All workers must train one run: from one step, with the same settings."""
         settings = self.config.to_dict()
         names = settings.keys() - provenance.MAY_CHANGE
-        known = [{name: settings[name] for name in names}, self.source.fingerprint]
+        known = [
+            {name: settings[name] for name in names},
+            self.source.fingerprint,
+            self.own,
+        ]
         text = json.dumps(known, sort_keys=True)
         number = int(hashlib.sha256(text.encode()).hexdigest()[:10], 16)
         if not replicas.agree(self.strategy, [self.model.steps_done, number]):

@@ -5,7 +5,7 @@ at any step of any epoch and be equal, bit for bit, to the one that started at 0
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +13,7 @@ from absl import logging
 
 from tf_dpred.config import Config, refuse
 from tf_dpred.data import attempts, views
+from tf_dpred.data.own_views import OwnViews
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Example, Load, Source, load_stored
 from tf_dpred.data.views import NUM_DRAWS, ViewPair, ViewSpec
@@ -78,7 +79,7 @@ def steps_per_epoch(source: Source, batch_size: int, keep_last: bool = False) ->
 
 def training_views(
     source: Source,
-    specs: Sequence[ViewSpec],
+    specs: Sequence[ViewSpec] | OwnViews,
     image_size: int,
     batch_size: int,
     *,
@@ -98,7 +99,7 @@ def training_views(
 
     Args:
       source: the images.
-      specs: of the n views of each image: a `ViewPair`, or one.
+      specs: of the n views of each image: a `ViewPair`, one spec, or a user's two.
       image_size: side S of a view in pixels.
       batch_size: examples B in a batch.
       seed: of the order and of the views.
@@ -135,7 +136,8 @@ def training_views(
     grid = np.arange(own_size).reshape(micro_batches, replicas, piece)
     rows = grid.swapaxes(0, 1).reshape(-1)
     start_epoch, start_step = start_epoch + start_step // steps, start_step % steps
-    views_of_each = len(specs)
+    own, pair = (specs, ()) if isinstance(specs, OwnViews) else (None, specs)
+    draws_of = _seeds if own else functools.partial(_draws, n=len(pair))
 
     def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
         order_seed, view_seed = _epoch_seeds(seed, epoch)
@@ -146,7 +148,7 @@ def training_views(
             # The last batch is filled, so that all are made alike, and cut off below.
             fillers = source.examples(order_seed[0]).repeat().take(missing)
             examples = examples.concatenate(fillers)
-        drawn = _draws(view_seed, skip, steps * batch_size, views_of_each)
+        drawn = draws_of(view_seed, skip, steps * batch_size)
         # The draws are fewer than the examples and end the epoch.
         both = tf.data.Dataset.zip(examples, drawn)
         if parts > 1:
@@ -159,15 +161,19 @@ def training_views(
 
     def crops(load: Load, example: Example, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image, label = load(example)
-        cropped = views.random_crops(image, specs, image_size, draws)
-        return (*cropped, *tf.unstack(draws), *([label] if labels else []))
+        if own:
+            made = own(image, draws)
+        else:
+            cropped = views.random_crops(image, pair, image_size, draws)
+            made = (*cropped, *tf.unstack(draws))
+        return (*made, *([label] if labels else []))
 
     def on_host(*parts: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        n = views_of_each
+        n = len(pair)
         cropped, draws, rest = parts[:n], parts[n : 2 * n], parts[2 * n :]
         made = (
             views.distort_each(spec)(crop, drawn)
-            for spec, crop, drawn in zip(specs, cropped, draws, strict=True)
+            for spec, crop, drawn in zip(pair, cropped, draws, strict=True)
         )
         return (*made, *rest)
 
@@ -196,7 +202,7 @@ def training_views(
         all_or_loaded = functools.partial(attempts.map_or, attempted, loaded)
         batches = batches.batch(chunk, drop_remainder=True)
         batches = batches.map(_as_it_is(all_or_loaded), **parallel)
-    if distorted:
+    if distorted and not own:
         batches = batches.map(_as_it_is(on_host), **parallel)
     batches = batches.rebatch(own_size, drop_remainder=True)
     if missing:
@@ -286,9 +292,24 @@ def _draws(seed: tf.Tensor, start: tf.Tensor, stop: int, n: int) -> tf.data.Data
     Each element, float32 [n, NUM_DRAWS] in [0, 1), depends on the seed and the place.
     """
     shape = [DRAWN_AT_ONCE, n, NUM_DRAWS]
+    return _drawn(lambda s: tf.random.stateless_uniform(shape, s), seed, start, stop)
+
+
+def _seeds(seed: tf.Tensor, start: tf.Tensor, stop: int) -> tf.data.Dataset:
+    """As `_draws`: a seed of each example, int64 [2]."""
+    options = {"minval": None, "maxval": None, "dtype": tf.int64}
+    shape = [DRAWN_AT_ONCE, 2]
+    draw = functools.partial(tf.random.stateless_uniform, shape, **options)
+    return _drawn(draw, seed, start, stop)
+
+
+def _drawn(
+    draw: Callable[[tf.Tensor], tf.Tensor], seed: tf.Tensor, start: tf.Tensor, stop: int
+) -> tf.data.Dataset:
+    """What `draw` makes of a seed for each block, example after example."""
     first = start // DRAWN_AT_ONCE
     drawn = tf.data.Dataset.range(first, -(-stop // DRAWN_AT_ONCE)).map(
-        lambda block: tf.random.stateless_uniform(shape, tf.random.fold_in(seed, block))
+        lambda block: draw(tf.random.fold_in(seed, block))
     )
     before = first * DRAWN_AT_ONCE
     return drawn.unbatch().skip(start - before).take(stop - start)

@@ -10,6 +10,7 @@ from typing import Any
 from tf_dpred.config import EvaluationConfig
 from tf_dpred.encoders.restore import Encoder
 from tf_dpred.encoders.settings import CARD, EXPORT_VERSION
+from tf_dpred.networks.encoder import Normalize
 from tf_dpred.records import flags_json, results
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import devices
@@ -38,6 +39,11 @@ def describe(encoder: Encoder, workdir: Path) -> dict[str, Any]:
     """The card as plain data; `flags` rebuild the network."""
     flags = encoder.config.to_dict()
     record = flags_json.read(Workdir(workdir)) or {}
+    # Of the network: a backbone that normalises by itself gets the values as they are.
+    layers = encoder.network.layers
+    normalize = next(
+        (x for x in layers if isinstance(x, Normalize)), encoder.preprocessing
+    )
     r, d = (int(output.shape[-1]) for output in encoder.network.outputs)
     return {
         "format_version": EXPORT_VERSION,
@@ -45,6 +51,7 @@ def describe(encoder: Encoder, workdir: Path) -> dict[str, Any]:
         "step": encoder.step,
         "weights": encoder.fingerprint,
         "run": record.get("run"),
+        **({"own": record["own"]} if "own" in record else {}),
         "dataset": flags["dataset"],
         "split": flags["split"],
         "image_size": encoder.image_size,
@@ -57,8 +64,8 @@ def describe(encoder: Encoder, workdir: Path) -> dict[str, Any]:
             "channels": "RGB",
             "central_crop": encoder.preprocessing.crop_fraction,
             "interpolation": encoder.preprocessing.interpolation,
-            "mean": encoder.preprocessing.mean,
-            "std": encoder.preprocessing.std,
+            "mean": normalize.mean,
+            "std": normalize.std,
         },
         "evaluations": [
             result

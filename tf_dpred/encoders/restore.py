@@ -15,9 +15,10 @@ from tf_dpred.config import Config, refuse
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.encoders import settings
 from tf_dpred.encoders.formats import KERAS_FILE
-from tf_dpred.networks import backbones
+from tf_dpred.networks import backbones, given
 from tf_dpred.networks.encoder import network
-from tf_dpred.records import checkpoints, flags_json
+from tf_dpred.networks.given import Backbone
+from tf_dpred.records import checkpoints, flags_json, own
 from tf_dpred.records.state import named
 from tf_dpred.records.workdir import Workdir
 
@@ -32,12 +33,14 @@ class Encoder:
       config: of the pre-training.
       which: `online`, `target` or `untrained`.
       step: optimizer steps it was trained for.
+      backbone: makes the backbone that a program gave to the run; None: the settings'.
     """
 
     network: keras.Model
     config: Config
     which: str
     step: int
+    backbone: Backbone | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -63,33 +66,52 @@ class Encoder:
 
     def copy(self) -> keras.Model:
         """A new model images -> representation with equal weights."""
-        bare = self.bare()
-        model = keras.models.clone_model(bare)
-        model.set_weights(bare.get_weights())
-        return model
+        return backbones.with_own_batch_norm(self.bare())
 
 
-def open_encoder(config: Config) -> Encoder:
+def open_encoder(config: Config, backbone: Backbone | None = None) -> Encoder:
     """The encoder that `config` names; Keras' precision must be float32.
 
     Args:
       config: of `settings.of_encoder`: `workdir` or `export_dir`, and `encoder`.
+      backbone: that of the run, where it was given one that could not be stored.
 
     Raises:
       Refused: there is no such encoder, or its files are damaged.
     """
     evaluation = config.evaluation
     recorded = Config.from_dict(settings.recorded(config.to_dict()))
+    if backbone is None:
+        backbone = _own_backbone(config)
     if evaluation.encoder == "untrained":
-        return untrained(recorded)
+        return untrained(recorded, backbone)
     if evaluation.export_dir is not None:
         path = settings.newest_export(Path(evaluation.export_dir))
-        return _open_export(path, recorded, evaluation.encoder)
-    return _open_workdir(Path(config.training.workdir), recorded, evaluation.encoder)
+        return _open_export(path, recorded, evaluation.encoder, backbone)
+    workdir = Path(config.training.workdir)
+    return _open_workdir(workdir, recorded, evaluation.encoder, backbone)
 
 
-def untrained(config: Config) -> Encoder:
+def _own_backbone(config: Config) -> Backbone | None:
+    """Loads the backbone that a program gave to the run; None where none did."""
+    if "backbone" not in settings.own(config.to_dict()):
+        return None
+    if (path := config.evaluation.export_dir) is None:
+        return lambda: own.stored_backbone(Workdir(config.training.workdir))
+    return lambda: refuse(
+        "export_dir",
+        path,
+        "its work directory, --workdir, which holds the backbone untrained",
+        detail=", of a backbone that a program gave to the run",
+    )
+
+
+def untrained(config: Config, backbone: Backbone | None = None) -> Encoder:
     """The network that a pre-training starts from, its seed and `--init` included.
+
+    Args:
+      config: of the run.
+      backbone: that a program gave to it; None: the settings'.
 
     Raises:
       Refused: what `--init` names is not there any more.
@@ -98,21 +120,35 @@ def untrained(config: Config) -> Encoder:
     from tf_dpred.encoders import initial
 
     keras.utils.set_random_seed(config.training.seed)
-    network = _network(config, "online")
+    network = new_network(config, "online", backbone)
     if config.network.init is not None:
         initial.read(config).assign(network)
-    return Encoder(network, config, "untrained", 0)
+    return Encoder(network, config, "untrained", 0, backbone)
 
 
-def _network(config: Config, name: str) -> keras.Model:
-    preprocessing = Preprocessing.of(config)
-    backbone = backbones.backbone(config.network, config.data.image_size)
-    return network(
-        backbone, config.network, preprocessing.mean, preprocessing.std, name
-    )
+def new_network(
+    config: Config, name: str, backbone: Backbone | None = None
+) -> keras.Model:
+    """A network of a run as it starts, see `encoder.network`.
+
+    Args:
+      config: of the run.
+      name: `online` or `target`.
+      backbone: a Keras model to use instead of `config.network.backbone`, or a function
+        that makes one; see `given`.
+    """
+    size = config.data.image_size
+    if backbone is None:
+        made = backbones.backbone(config.network, size)
+    else:
+        made = given.built(backbone, size)
+    images = Preprocessing.of(config)
+    return network(made, config.network, images.mean, images.std, name)
 
 
-def _open_workdir(workdir: Path, config: Config, which: str) -> Encoder:
+def _open_workdir(
+    workdir: Path, config: Config, which: str, backbone: Backbone | None
+) -> Encoder:
     if which == "target" and not config.objective.ema:
         refuse("encoder", which, "online: this run has no EMA and so no target")
     found = checkpoints.load_latest(Workdir(workdir).checkpoints)
@@ -121,7 +157,7 @@ def _open_workdir(workdir: Path, config: Config, which: str) -> Encoder:
     path, arrays = found
     record = flags_json.read(Workdir(workdir)) or {}
     checkpoints.check_is_of(path, record.get("run"))
-    network = _network(config, which)
+    network = new_network(config, which, backbone)
     for name, variable in named(which, network.variables).items():
         if name not in arrays or arrays[name].shape != tuple(variable.shape):
             refuse(
@@ -133,10 +169,12 @@ def _open_workdir(workdir: Path, config: Config, which: str) -> Encoder:
         variable.assign(arrays[name])
     step = checkpoints.step_of(path)
     logging.info("%s network of %s, step %d", which, workdir, step)
-    return Encoder(network, config, which, step)
+    return Encoder(network, config, which, step, backbone)
 
 
-def _open_export(path: Path, config: Config, which: str) -> Encoder:
+def _open_export(
+    path: Path, config: Config, which: str, backbone: Backbone | None
+) -> Encoder:
     card = settings.read_card(path)
     if which != card["encoder"]:
         refuse("encoder", which, f"{card['encoder']}, which {path} holds, or untrained")
@@ -147,4 +185,4 @@ def _open_export(path: Path, config: Config, which: str) -> Encoder:
         detail = f" with a {KERAS_FILE} that cannot be loaded ({reason})"
         refuse("export_dir", str(path), "an export that is whole", detail=detail)
     logging.info("%s network of %s, step %d", which, path, card["step"])
-    return Encoder(network, config, which, card["step"])
+    return Encoder(network, config, which, card["step"], backbone)

@@ -28,9 +28,12 @@ _CARD_SHAPE = {
     "flags": {str: Any},
     "weights?": str,
     "run?": (str, None),
+    "own?": {str: Any},
 }
 # Settings that mean nothing on another machine.
 _OF_THE_MACHINE = ("strategy", "tpu", "logical_cpus")
+# Stands after the name of images that a program gave to a run, which no data set has.
+BY_A_PROGRAM = " (given by a program)"
 # Settings that mean nothing for another data set.
 _OF_THE_DATASET = (
     "data_dir",
@@ -45,8 +48,9 @@ def of_encoder(given: Mapping[str, Any]) -> Config:
     """The settings of an encoder's own run, changed by those that are given.
 
     So `--mode=linear_eval --workdir=W` needs no other flag. Another `dataset` drops
-    what was recorded of the old one (directory, splits). With `export_dir` and no
-    `workdir`, results are written into the export.
+    what was recorded of the old one (directory, splits). Images that a program gave to
+    the run cannot be opened: `dataset` then says so, unless it is given. With
+    `export_dir` and no `workdir`, results are written into the export.
 
     Args:
       given: flat name -> value, as on the command line.
@@ -61,7 +65,7 @@ def of_encoder(given: Mapping[str, Any]) -> Config:
     merged = {k: v for k, v in trained.items() if k not in _OF_THE_MACHINE}
     if given.get("export_dir") is not None:
         merged["workdir"] = str(newest_export(Path(given["export_dir"])))
-    merged = _changed(merged, given)
+    merged = _changed(merged, given, own(given).get("source"))
     config = Config.from_dict({**merged, **given})
     sections = (NetworkConfig, ViewConfig, SecondViewConfig)
     fixed = [field.name for kind in sections for field in dataclasses.fields(kind)]
@@ -90,11 +94,23 @@ def of_directory(given: Mapping[str, Any]) -> Config:
     return Config.from_dict({**_changed(recorded({"workdir": name}), given), **given})
 
 
-def _changed(trained: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a run's settings that also hold with the given data set."""
-    if given.get("dataset", trained["dataset"]) == trained["dataset"]:
+def _changed(
+    trained: dict[str, Any], given: Mapping[str, Any], by_a_program: str | None = None
+) -> dict[str, Any]:
+    """Those of a run's settings that also hold with the given data set.
+
+    Args:
+      trained: of the run.
+      given: on the command line.
+      by_a_program: name of the images where a program gave them to the run.
+    """
+    same = given.get("dataset", trained["dataset"]) == trained["dataset"]
+    if same and by_a_program is None:
         return trained
-    return {k: v for k, v in trained.items() if k not in _OF_THE_DATASET}
+    kept = {k: v for k, v in trained.items() if k not in _OF_THE_DATASET}
+    if by_a_program is not None:
+        kept["dataset"] = by_a_program + BY_A_PROGRAM
+    return kept
 
 
 def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,15 +122,8 @@ def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       Refused: no run or export there, or one that this version does not know.
     """
-    if given.get("export_dir") is not None:
-        name, path = "export_dir", newest_export(Path(given["export_dir"]))
-        found = read_card(path)["flags"]
-    else:
-        name, path = "workdir", Path(given.get("workdir", Config().training.workdir))
-        record = flags_json.read(Workdir(path))
-        if record is None:
-            refuse(name, str(path), "the work directory of a pre-training")
-        found = record["flags"]
+    name, path, record = _record(given)
+    found = record["flags"]
     # A setting that the run did not know yet had its default.
     defaults = Config().to_dict()
     if unknown := sorted(found.keys() - defaults.keys()):
@@ -125,6 +134,23 @@ def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
             detail=f" with unknown settings ({', '.join(unknown)})",
         )
     return defaults | found
+
+
+def own(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program gave to the run, by kind, see `records.own`; as `recorded`."""
+    return _record(given)[2].get("own", {})
+
+
+def _record(given: Mapping[str, Any]) -> tuple[str, Path, dict[str, Any]]:
+    """The flag that names an encoder, its directory, and its flags.json or card."""
+    if given.get("export_dir") is not None:
+        path = newest_export(Path(given["export_dir"]))
+        return "export_dir", path, read_card(path)
+    path = Path(given.get("workdir", Config().training.workdir))
+    record = flags_json.read(Workdir(path))
+    if record is None:
+        refuse("workdir", str(path), "the work directory of a pre-training")
+    return "workdir", path, record
 
 
 def newest_export(path: Path) -> Path:

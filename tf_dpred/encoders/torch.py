@@ -55,6 +55,10 @@ def run(config: Config, files: FilesConfig) -> None:
         refuse("backbone", name, f"{', '.join(ARCHITECTURES)} with this mode")
     devices.set_precision("float32")
     encoder = restore.open_encoder(config)
+    if encoder.backbone is not None:
+        detail = ", a backbone that a program gave to the run"
+        accepted = f"{', '.join(ARCHITECTURES)} of this package"
+        refuse("backbone", name, accepted, detail=detail)
     state = state_dict(encoder.network.get_layer(name))
     write_arrays(output, state)
     print(f"wrote {output}: {len(state)} arrays\n{notes(encoder)}")

@@ -253,7 +253,7 @@ class Evaluation:
         )
         defaults = {"epochs": tuning.EPOCHS, "batch_size": tuning.BATCH_SIZE}
         options = self._options(defaults, few)
-        scratch = restore.untrained(self.encoder.config)
+        scratch = restore.untrained(self.encoder.config, self.encoder.backbone)
         return {
             "label_fraction": fraction,
             "labelled_images": few.num_examples,

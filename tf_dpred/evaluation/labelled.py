@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -10,8 +11,11 @@ import tensorflow as tf
 from tf_dpred.config import Config, refuse
 from tf_dpred.data import datasets, pipeline
 from tf_dpred.data.bad_images import BadImages
-from tf_dpred.data.source import Example, Source, indexed
+from tf_dpred.data.source import SUBSET_SEED, Example, Source, indexed, subset
 from tf_dpred.data.views import ViewPair
+from tf_dpred.encoders.settings import BY_A_PROGRAM
+
+Labelled: TypeAlias = Source | tuple[Source, Source]
 
 
 def open_splits(
@@ -46,12 +50,68 @@ def open_splits(
     return both if all(source.num_classes for source in both) else None
 
 
+def own_splits(
+    given: Labelled, limits: tuple[int | None, int | None]
+) -> tuple[Source, Source] | None:
+    """Searched and classified images that a program gave; None without labels.
+
+    Args:
+      given: two labelled sources; or one, a random fifth of which is classified and the
+        rest searched.
+      limits: as in `open_splits`.
+
+    Raises:
+      Refused: one of two has no labels.
+    """
+    if isinstance(given, Source):
+        count = given.num_examples // 5
+        if not given.num_classes or not count:
+            return None
+        order = np.random.RandomState(SUBSET_SEED).permutation(given.num_examples)
+        few, rest = order[:count][: limits[1]], order[count:][: limits[0]]
+        return part(given, rest), part(given, few)
+    if any(not source.num_classes for source in given):
+        names = [f"{source.name} {source.split}" for source in given]
+        refuse("labelled", names, "sources with labels, searched and classified")
+    classes = max(source.num_classes or 0 for source in given)
+    searched, tested = (
+        dataclasses.replace(
+            part(source, subset(source.num_examples, limit)), num_classes=classes
+        )
+        for source, limit in zip(given, limits, strict=True)
+    )
+    return searched, tested
+
+
+def part(source: Source, indices: np.ndarray) -> Source:
+    """Some examples of a source, in stored order; the others are passed over."""
+    mask = np.zeros(source.num_examples, bool)
+    mask[indices] = True
+    with tf.device("CPU:0"):
+        wanted = tf.constant(mask)
+
+    def examples(shuffle_seed, skip=0) -> tf.data.Dataset:
+        found = source.examples(None).enumerate()
+        found = found.filter(lambda index, _: wanted[index])
+        return found.map(lambda _, example: example).skip(skip)
+
+    return dataclasses.replace(source, num_examples=len(indices), examples=examples)
+
+
 def require_splits(config: Config) -> tuple[Source, Source]:
     """As `open_splits`, of all images; for evaluations, which need labels.
 
     Raises:
       Refused: also if there are no labels.
     """
+    dataset = config.data.dataset
+    if dataset.endswith(BY_A_PROGRAM):
+        refuse(
+            "dataset",
+            dataset,
+            "the name of a labelled data set (digits, folder or one of TFDS) and, "
+            "where it lies elsewhere, --data_dir",
+        )
     found = open_splits(config, BadImages(config.data.max_bad_images))
     if found is None:
         refuse(

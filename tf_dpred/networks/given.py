@@ -30,6 +30,16 @@ ANY = 32
 TOLERATED = 5.0
 
 
+def built(backbone: Backbone, image_size: int) -> keras.Model:
+    """A new backbone for a network: a copy of a model, or what a function makes.
+
+    Raises:
+      Refused: see `prepared`, `copied` and `made`.
+    """
+    model = prepared(backbone, image_size)
+    return copied(model) if isinstance(backbone, keras.layers.Layer) else made(model)
+
+
 def prepared(backbone: Backbone, image_size: int) -> keras.Model:
     """A user's backbone as a Functional model of square images.
 

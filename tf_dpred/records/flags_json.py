@@ -20,6 +20,13 @@ _SHAPE = {
     "versions?": {str: str},
     "environment?": {str: (str, None)},
     "devices?": [str],
+    # What a program gave the run, see `own`.
+    "own?": {
+        "source?": str,
+        "backbone?": {"name": str, "layers": str},
+        "views?": {"name": str, "seen": str},
+        "callbacks?": [str],
+    },
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -35,18 +36,24 @@ MAY_CHANGE = frozenset(
 
 
 def write(
-    workdir: Workdir, config: Config, source: Source, run: str | None = None
+    workdir: Workdir,
+    config: Config,
+    source: Source,
+    run: str | None = None,
+    own: Mapping[str, Any] | None = None,
 ) -> None:
     """Records the settings, the run, what its images are, and what computes.
 
     Args:
       run: identity of the run, which its checkpoints carry as well.
+      own: what a program gave it beside its settings, see `own`.
     """
     record = {
         **({} if run is None else {"run": run}),
         "flags": config.to_dict(),
         "num_examples": source.num_examples,
         "images": source.fingerprint,
+        **({"own": dict(own)} if own else {}),
         **_what_computes(),
     }
     json_files.write(workdir.flags, record)

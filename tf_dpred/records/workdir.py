@@ -9,6 +9,8 @@ result.json     the last metrics
 bad_images.txt  image files that could not be used, and why
 evaluation/     results of linear_eval, knn and finetune
 export/<step>/  exported encoders
+backbone.keras  the backbone as a program gave it to the run
+views.json      the layers that make the views, where a program gave them
 preview.png     views of some training images
 theory.png      spectra of F and W (and .svg), drawn by --mode=diagnose
 report.html     the page of --mode=report
@@ -43,6 +45,8 @@ class Workdir:
         self.bad_images = self.path / "bad_images.txt"
         self.evaluation = self.path / "evaluation"
         self.export = self.path / "export"
+        self.backbone = self.path / "backbone.keras"
+        self.views = self.path / "views.json"
         self.preview = self.path / "preview.png"
         self.spectra = self.path / "theory"  # .png and .svg
         self.report = self.path / "report.html"

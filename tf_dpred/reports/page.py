@@ -249,7 +249,7 @@ def _of_one(run: Run) -> list[str]:
 
 def _settings(runs: Sequence[Run]) -> str:
     """All flags; those in which the runs differ come first and are marked."""
-    flags = [run.record["flags"] for run in runs]
+    flags = [run.record["flags"] | _own(run) for run in runs]
     names = list(dict.fromkeys(name for given in flags for name in given))
     rows = {name: [str(given.get(name)) for given in flags] for name in names}
     differing = [n for n in names if len(set(rows[n])) > 1]
@@ -264,6 +264,15 @@ def _settings(runs: Sequence[Run]) -> str:
         f"{_table(header, same)}</details>"
     )
     return "\n".join(parts)
+
+
+def _own(run: Run) -> dict[str, str]:
+    """What a program gave to a run beside its flags, as rows of their table."""
+    own = run.record.get("own", {})
+    found = {"own views": own["views"]["name"]} if "views" in own else {}
+    if "callbacks" in own:
+        found["own callbacks"] = ", ".join(own["callbacks"])
+    return found
 
 
 def _environment(runs: Sequence[Run]) -> str:

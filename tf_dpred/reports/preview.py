@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred.config import Config, FilesConfig
+from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data import pipeline, views
 from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.datasets import training_source
+from tf_dpred.data.own_views import OwnViews
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
+from tf_dpred.data.views import ViewPair
+from tf_dpred.records import own
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.reports import tiles
 
@@ -23,6 +26,14 @@ LEGIBLE = 96
 
 def run(config: Config, files: FilesConfig) -> None:
     """Runs `--mode=preview`."""
+    workdir = Workdir(config.training.workdir)
+    if source := own.recorded(workdir).get("source"):
+        refuse(
+            "workdir",
+            str(workdir.path),
+            "one of a run on images by name; the views of this run are in TensorBoard",
+            detail=f", which holds a run on images that a program gave it ({source})",
+        )
     bad_images = BadImages(config.data.max_bad_images)
     print(f"wrote {write(config, training_source(config, bad_images))}")
 
@@ -37,14 +48,18 @@ def write(config: Config, source: Source) -> Path:
     """
     workdir = Workdir(config.training.workdir)
     workdir.create()
+    pair = own.stored_views(workdir, config.data.image_size)
     with named_errors():
         factor = -(-LEGIBLE // config.data.image_size)
-        drawn = picture(config, source).repeat(factor, axis=0).repeat(factor, axis=1)
+        drawn = picture(config, source, pair)
+        drawn = drawn.repeat(factor, axis=0).repeat(factor, axis=1)
     workdir.preview.write_bytes(tf.io.encode_png(drawn).numpy())
     return workdir.preview
 
 
-def picture(config: Config, source: Source) -> np.ndarray:
+def picture(
+    config: Config, source: Source, pair: ViewPair | OwnViews | None = None
+) -> np.ndarray:
     """The first images of a run, uint8 [h, w, 3].
 
     A tile holds, from above: the image as evaluation sees it, view 1, view 2.
@@ -52,8 +67,10 @@ def picture(config: Config, source: Source) -> np.ndarray:
     Args:
       config: of the run.
       source: its training images.
+      pair: its views; None: those of its settings.
     """
-    pair = views.of_config(config)
+    if pair is None:
+        pair = views.of_config(config)
     size, seed = config.data.image_size, config.training.seed
     count = min(IMAGES, source.num_examples)
     stream = pipeline.training_views(source, pair, size, count, seed=seed)

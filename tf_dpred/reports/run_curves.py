@@ -44,7 +44,6 @@ def svg(runs: Sequence[Run]) -> str:
         figure.tight_layout()
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
-        style.plt.close(figure)
     return text.getvalue()
 
 

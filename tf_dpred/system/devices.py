@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 
 import keras
@@ -148,6 +149,8 @@ def split_cpu(count: int) -> None:
       Refused: TensorFlow has its devices already.
     """
     cpu = tf.config.list_physical_devices("CPU")[0]
+    if len(tf.config.get_logical_device_configuration(cpu) or ()) == count:
+        return  # by an earlier run of this process
     devices = [tf.config.LogicalDeviceConfiguration()] * count
     try:
         tf.config.set_logical_device_configuration(cpu, devices)
@@ -164,12 +167,21 @@ def make_strategy(
 ) -> tf.distribute.Strategy:
     """The strategy of `--strategy`; auto: MultiWorkerMirrored if TF_CONFIG names
     several workers, TPU if there is one (or --tpu names it), Mirrored if there are
-    several devices, else one. One worker alone is no different from one process.
+    several devices, else one. One worker alone is no different from one process. In the
+    scope of a strategy, it is that one.
 
     Raises:
-      Refused: a TPU or workers are asked for and not found.
+      Refused: a TPU or workers are asked for and not found, or another strategy than
+        that of the scope.
     """
     kind = config.strategy
+    if tf.distribute.has_strategy():
+        opened = tf.distribute.get_strategy()
+        name = type(opened).__name__
+        if not name.lower().startswith(kind.replace("_", "")) and kind != "auto":
+            accepted = "auto in the scope of a strategy, which is taken"
+            refuse("strategy", kind, accepted, detail=f" in the scope of a {name}")
+        return opened
     if among_workers and place(config).workers > 1:
         return _multi_worker_strategy(config)
     if kind == "multi_worker":  # its strategy would cut the batches of one worker
@@ -184,8 +196,18 @@ def make_strategy(
     if kind == "tpu":
         return _tpu_strategy(config.tpu)
     if kind == "mirrored":
-        return tf.distribute.MirroredStrategy([d.name for d in devices] or None)
+        return _mirrored(*(device.name for device in devices))
     return tf.distribute.get_strategy()
+
+
+@functools.cache
+def _mirrored(*devices: str) -> tf.distribute.Strategy:
+    """A MirroredStrategy; the same one for all runs of a process.
+
+    A second one numbers its all-reduces from the start again, and TensorFlow takes them
+    for repetitions of the first one's.
+    """
+    return tf.distribute.MirroredStrategy(list(devices) or None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,15 +6,11 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from PIL import Image
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 # Okabe and Ito's colours, told apart by all eyes and, by their lightness, in grey.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -48,11 +44,11 @@ def panels(
     Args:
       width: of the figure, inches.
       height: of a row, inches.
-      **kwargs: of `plt.subplots`.
+      **kwargs: of `Figure.subplots`.
     """
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(width, rows * height), squeeze=False, **kwargs
-    )
+    # Without pyplot, whose backend and figures are those of the program around this.
+    figure = Figure(figsize=(width, rows * height))
+    axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
     return figure, list(axes.flat)
 
 
@@ -74,12 +70,10 @@ def save(figure: Figure, caption: str, path: Path) -> list[Path]:
     png, svg = (path.with_suffix(f".{kind}") for kind in ("png", "svg"))
     figure.savefig(svg, metadata={"Date": None})
     figure.set_dpi(DPI)
-    figure.canvas.draw()
-    # Agg's canvas, which pyplot made.
-    drawn = figure.canvas.buffer_rgba()  # type: ignore[attr-defined]
-    pixels = Image.fromarray(np.asarray(drawn)).convert("RGB")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     # With a palette the file has a third of the bytes and looks the same.
     palette = pixels.quantize(COLORS_OF_PNG, Image.Quantize.MAXCOVERAGE)
     palette.save(png, optimize=True, dpi=(DPI, DPI))
-    plt.close(figure)
     return [png, svg]
