@@ -165,7 +165,7 @@ def test_model__a_backbone_that_works(name, as_function):
         ),
         (lambda: Opaque(object()), r"'opaque\w* \(Opaque\)' \(NotImplementedError: "),
         (lambda: Forgetful(2.0), "whose copy by get_config.. computes something else"),
-        (borrowed, r"uses weights that no layer of it owns \(lambda\w*/kernel"),
+        (borrowed, r"uses weights that no layer of it owns \(lambda\w*/bias"),
         (
             lambda: plain(size=32),
             r"for inputs \(None, 32, 32, 3\), accepted: one for images \[16, 16, 3\]",

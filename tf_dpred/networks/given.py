@@ -154,7 +154,7 @@ def _compute(models: Sequence[keras.Model]) -> list[np.ndarray]:
     values = [v.value for model in models for v in model.variables]
     # With several replicas, a variable has one for each of them.
     own = {id(part) for v in values for part in getattr(v, "values", (v,))}
-    if strange := [v.name for v in traced.graph.variables if id(v) not in own]:
+    if strange := sorted(v.name for v in traced.graph.variables if id(v) not in own):
         refuse(
             "backbone",
             backbones.described(models[0]),
