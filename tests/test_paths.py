@@ -45,7 +45,8 @@ def of(field):
 def test_paths__are_known():
     names = {field.name for _, field in PATHS}
     assert names == {
-        "workdir", "data_dir", "export_dir", "output", "features", "query", "beside"
+        "workdir", "data_dir", "export_dir", "init",
+        "output", "features", "query", "beside",
     }  # fmt: skip
 
 

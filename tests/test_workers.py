@@ -73,6 +73,7 @@ def test_two_workers__only_the_chief_writes(unbroken):
     names = {path.name for path in (directory / "run").iterdir()}
     assert names == {
         ".lock",
+        "backbone.keras",
         "checkpoints",
         "epochs.jsonl",
         "flags.json",
