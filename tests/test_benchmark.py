@@ -13,7 +13,7 @@ from images import write_pngs
 
 from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.config import Config
-from tf_dpred.data import views
+from tf_dpred.data import random_views
 from tf_dpred.optimizers import SGD
 from tf_dpred.schedules import ema_momentum
 
@@ -141,7 +141,7 @@ def test_benchmark__input_stages(monkeypatch, tmp_path):
     assert shapes == {
         "read": [(4,)],
         "decode": [(4, 3)],
-        "crop": [*pair, *[(4, views.NUM_DRAWS)] * 2],
+        "crop": [*pair, *[(4, random_views.NUM_DRAWS)] * 2],
         "photometric": pair,
         "all": pair,
     }

@@ -211,3 +211,15 @@ def test_search__best_first_and_by_held_out_rows_only():
         assert accuracy == pytest.approx(np.mean(classes == labels[queries]))
     values = list(found.values())
     assert values == sorted(values, reverse=True)
+
+
+def test_accuracy__votes_without_an_operation_that_gpus_cannot_repeat(monkeypatch):
+    def no_kernel(*args, **kwargs):
+        raise tf.errors.UnimplementedError(None, None, "no deterministic GPU kernel")
+
+    for name in ("bincount", "unsorted_segment_sum", "segment_sum"):
+        monkeypatch.setattr(tf.math, name, no_kernel)
+    features = np.eye(3, dtype=np.float32)
+    labels = np.array([2, 0, 1])
+    both = (features, labels)
+    assert knn.accuracy(both, both, k=1, temperature=0.1, num_classes=3) == 1.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpred.data import image_ops, pipeline, views
+from tf_dpred.data import image_ops, pipeline, random_views
 from tf_dpred.data.datasets import open_source
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import from_arrays
@@ -268,14 +268,14 @@ def test_training_views__equal_crop_and_distortion_of_each_example():
     epoch_seeds = tf.random.split(
         tf.random.fold_in([3, 0], tf.constant(0, tf.int64)), 2
     )
-    shape = [pipeline.DRAWN_AT_ONCE, 2, views.NUM_DRAWS]
+    shape = [pipeline.DRAWN_AT_ONCE, 2, random_views.NUM_DRAWS]
     block_seed = tf.random.fold_in(epoch_seeds[1], tf.constant(0, tf.int64))
     draws = tf.random.stateless_uniform(shape, block_seed)[0]
     batch = take(pipeline.training_views(single, pair, 16, 1, seed=3), 1)[0]
     specs = (pair.first, pair.second)
-    crops = views.random_crops(image, specs, 16, draws)
+    crops = random_views.random_crops(image, specs, 16, draws)
     for view, spec, crop, drawn in zip(batch, specs, crops, draws, strict=True):
-        expected = views.distort(crop[None], drawn[None], spec)
+        expected = random_views.distort(crop[None], drawn[None], spec)
         np.testing.assert_allclose(view.astype(int), expected.numpy(), atol=1)
 
 

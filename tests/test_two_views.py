@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpred.data.views import NUM_DRAWS, distort_each, random_crops, view_pair
+from tf_dpred.data.random_views import NUM_DRAWS, distort_each, random_crops
+from tf_dpred.data.views import view_pair
 from tf_dpred.errors import Refused
 from tf_dpred.views import TwoViews, ViewPair, ViewSpec
 

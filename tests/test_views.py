@@ -8,7 +8,7 @@ import tensorflow as tf
 from scipy import stats
 
 from tf_dpred.config import Config
-from tf_dpred.data import photometric, views
+from tf_dpred.data import photometric, random_views, views
 from tf_dpred.data.views import ViewSpec, view_pair
 from tf_dpred.errors import Refused
 
@@ -30,9 +30,9 @@ def only(**changes) -> ViewSpec:
 
 def distorted(image, spec, count=COUNT, seed=0):
     """`count` versions of one image in [0, 1] as integers, [count, H, W, 3]."""
-    draws = tf.random.stateless_uniform([count, views.NUM_DRAWS], [seed, 1])
+    draws = tf.random.stateless_uniform([count, random_views.NUM_DRAWS], [seed, 1])
     crops = np.tile(np.rint(255 * image).astype(np.uint8), (count, 1, 1, 1))
-    distort = views.distort(tf.constant(crops), draws, spec)
+    distort = random_views.distort(tf.constant(crops), draws, spec)
     return distort.numpy().astype(int)
 
 
@@ -143,7 +143,7 @@ def test_view_pair__bad_arguments(name, strength, message):
     ("kernel", "size", "taps"), [(0.1, 224, 23), (9, 96, 9), (5, 32, 5), (0.1, 32, 3)]
 )
 def test_blur_taps__odd(kernel, size, taps):
-    assert views.blur_taps(ViewSpec(blur_kernel=kernel), size) == taps
+    assert random_views.blur_taps(ViewSpec(blur_kernel=kernel), size) == taps
 
 
 def test_distort__nothing():
@@ -277,10 +277,13 @@ def test_distort__orders_are_equally_likely(monkeypatch):
 def test_distort__compiled_each_and_together(name, which):
     spec = getattr(view_pair(name), which)
     crops = np.random.default_rng(0).integers(0, 256, (24, 20, 20, 3), dtype=np.uint8)
-    draws = tf.random.stateless_uniform([24, views.NUM_DRAWS], [4, 1])
-    eager = views.distort(tf.constant(crops), draws, spec).numpy()
+    draws = tf.random.stateless_uniform([24, random_views.NUM_DRAWS], [4, 1])
+    eager = random_views.distort(tf.constant(crops), draws, spec).numpy()
     assert (eager != crops).any(axis=(1, 2, 3)).sum() > 12
-    for compiled in (views.distort_each(spec), views.distort_together(spec)):
+    for compiled in (
+        random_views.distort_each(spec),
+        random_views.distort_together(spec),
+    ):
         # One level: where float32 rounds differently the last bit may.
         found = compiled(tf.constant(crops), draws).numpy()
         np.testing.assert_allclose(found.astype(int), eager, atol=1)
@@ -289,9 +292,9 @@ def test_distort__compiled_each_and_together(name, which):
 
 def augment(image, spec, size, seed):
     """One random view of one image, as the host makes it."""
-    draws = tf.random.stateless_uniform([1, views.NUM_DRAWS], seed)
-    crops = tf.stack(views.random_crops(image, [spec], size, draws))
-    return views.distort_each(spec)(crops, draws)[0]
+    draws = tf.random.stateless_uniform([1, random_views.NUM_DRAWS], seed)
+    crops = tf.stack(random_views.random_crops(image, [spec], size, draws))
+    return random_views.distort_each(spec)(crops, draws)[0]
 
 
 @pytest.mark.parametrize(
@@ -351,10 +354,12 @@ def test_augment__crops_at_random():
 def turned(spec, count=COUNT):
     """Which of the 8 symmetries each crop of a 2 x 2 image got, [count]."""
     image = np.array([[[10], [20]], [[30], [40]]], np.uint8).repeat(3, axis=-1)
-    draws = tf.random.stateless_uniform([count, views.NUM_DRAWS], [0, 1])
+    draws = tf.random.stateless_uniform([count, random_views.NUM_DRAWS], [0, 1])
 
     def crop(its_draws):
-        return views.random_crops(tf.constant(image), [spec], 2, its_draws[None])[0]
+        return random_views.random_crops(
+            tf.constant(image), [spec], 2, its_draws[None]
+        )[0]
 
     found = tf.data.Dataset.from_tensor_slices(draws).map(crop).batch(count)
     found = next(iter(found)).numpy()[..., 0]
@@ -380,8 +385,8 @@ def test_random_crops__turns_and_flips():
 
 def test_random_crops__turns_leave_the_rest_of_a_view_alone():
     """The bits that decide a turn are none that decide a flip or a jitter."""
-    draws = tf.random.stateless_uniform([COUNT, views.NUM_DRAWS], [0, 1])
-    first = draws[:, views.image_ops.CROP_DRAWS :].numpy()
+    draws = tf.random.stateless_uniform([COUNT, random_views.NUM_DRAWS], [0, 1])
+    first = draws[:, random_views.image_ops.CROP_DRAWS :].numpy()
     last = np.modf(first * 4096)[0]
     assert stats.kstest(last.ravel(), "uniform").pvalue > 0.01
     assert np.abs(np.corrcoef(first.T, last.T)[:11, 11:]).max() < 0.06

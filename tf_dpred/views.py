@@ -9,14 +9,8 @@ import keras
 import tensorflow as tf
 
 from tf_dpred.data import image_ops
-from tf_dpred.data.views import (
-    NUM_DRAWS,
-    ViewPair,
-    ViewSpec,
-    distort_each,
-    random_crops,
-    view_pair,
-)
+from tf_dpred.data.random_views import NUM_DRAWS, distort_each, random_crops
+from tf_dpred.data.views import ViewPair, ViewSpec, view_pair
 
 __all__ = ["TwoViews", "ViewPair", "ViewSpec"]
 

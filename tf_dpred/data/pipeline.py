@@ -12,11 +12,12 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import Config, refuse
-from tf_dpred.data import attempts, views
+from tf_dpred.data import attempts, random_views
 from tf_dpred.data.own_views import OwnViews
 from tf_dpred.data.preprocessing import Preprocessing
+from tf_dpred.data.random_views import NUM_DRAWS
 from tf_dpred.data.source import Example, Load, Source, load_stored
-from tf_dpred.data.views import NUM_DRAWS, ViewPair, ViewSpec
+from tf_dpred.data.views import ViewPair, ViewSpec
 
 # Images are prepared in chunks of at most so many pixels and images. Many small images
 # go together, since each operation costs time; few large ones, since they need memory.
@@ -164,7 +165,7 @@ def training_views(
         if own:
             made = own(image, draws)
         else:
-            cropped = views.random_crops(image, pair, image_size, draws)
+            cropped = random_views.random_crops(image, pair, image_size, draws)
             made = (*cropped, *tf.unstack(draws))
         return (*made, *([label] if labels else []))
 
@@ -172,7 +173,7 @@ def training_views(
         n = len(pair)
         cropped, draws, rest = parts[:n], parts[n : 2 * n], parts[2 * n :]
         made = (
-            views.distort_each(spec)(crop, drawn)
+            random_views.distort_each(spec)(crop, drawn)
             for spec, crop, drawn in zip(pair, cropped, draws, strict=True)
         )
         return (*made, *rest)
@@ -274,8 +275,8 @@ def views_from_crops(pair: ViewPair):
 
     def on_device(first, second, draws1, draws2) -> tuple[tf.Tensor, tf.Tensor]:
         return (
-            views.distort_together(pair.first)(first, draws1),
-            views.distort_together(pair.second)(second, draws2),
+            random_views.distort_together(pair.first)(first, draws1),
+            random_views.distort_together(pair.second)(second, draws2),
         )
 
     return on_device

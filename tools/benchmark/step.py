@@ -26,7 +26,8 @@ def model_and_batch(config: Config):
 
     from tf_dpred import build, schedules
     from tf_dpred.callbacks.target_ema import TargetEMA
-    from tf_dpred.data.views import NUM_DRAWS, view_pair
+    from tf_dpred.data.random_views import NUM_DRAWS
+    from tf_dpred.data.views import view_pair
     from tf_dpred.system import devices
 
     strategy = devices.setup(config.training)

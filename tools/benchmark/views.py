@@ -24,7 +24,7 @@ from tools.peers.serve import milliseconds, serve
 def main(argv: list[str]) -> None:
     import tensorflow as tf
 
-    from tf_dpred.data import pipeline, views
+    from tf_dpred.data import pipeline, random_views, views
 
     data = tf_dpred_flags.config_from_flags().data
     pair = views.view_pair(data.views, data.view_strength)
@@ -33,19 +33,21 @@ def main(argv: list[str]) -> None:
     shape = [count, data.image_size, data.image_size, 3]
     generator = np.random.default_rng(0)
     crops = tf.constant(generator.integers(0, 256, shape, dtype=np.uint8))
-    draws = tf.constant(generator.random([count, views.NUM_DRAWS], dtype=np.float32))
+    draws = tf.constant(
+        generator.random([count, random_views.NUM_DRAWS], dtype=np.float32)
+    )
 
     calls = {}
     for name, spec in (("view 1", pair.first), ("view 2", pair.second)):
 
         def kernels(crops, draws, spec=spec):
-            return views.distort(crops, draws, spec)
+            return random_views.distort(crops, draws, spec)
 
         calls[f"{name}, all operations, TensorFlow's kernels"] = tf.function(
             kernels, autograph=False
         )
-        calls[f"{name}, all operations, compiled"] = views.distort_together(spec)
-        calls[f"{name}, those drawn, compiled"] = views.distort_each(spec)
+        calls[f"{name}, all operations, compiled"] = random_views.distort_together(spec)
+        calls[f"{name}, those drawn, compiled"] = random_views.distort_each(spec)
     for call in calls.values():
         call(crops, draws)
 
