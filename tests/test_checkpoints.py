@@ -184,3 +184,60 @@ def test_load__pickles_are_not_read(tmp_path):
     with pytest.raises(checkpoints.DamagedError, match="allow_pickle=False"):
         checkpoints.load(path)
     assert not ran.exists()
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_save_best__takes_the_place_of_the_one_before(tmp_path):
+    (tmp_path / "best-mine.npz").write_bytes(b"a user's copy")
+    for step in (5, 3):
+        checkpoints.save_best(tmp_path, step, state(step))
+    assert names(tmp_path) == ["best-00000003.npz", "best-mine.npz"]
+    assert checkpoints.list_all(tmp_path) == []
+    (tmp_path / ".best-00000099.npz.tmp").write_bytes(b"left by a crash")
+    checkpoints.remove_old(tmp_path, 1)
+    assert names(tmp_path) == ["best-00000003.npz", "best-mine.npz"]
+
+
+@pytest.mark.parametrize(
+    ("which", "name", "value"),
+    [
+        ("last", "step-00000008.npz", 8),
+        ("best", "best-00000003.npz", 3),
+        ("7", "step-00000007.npz", 7),
+        ("3", "best-00000003.npz", 3),
+    ],
+)
+def test_find(tmp_path, which, name, value):
+    for step in (7, 8):
+        checkpoints.save(checkpoints.path_of(tmp_path, step), state(step))
+    checkpoints.save_best(tmp_path, 3, state(3))
+    path, found = checkpoints.find(tmp_path, which)
+    assert path.name == name and equal(found, state(value))
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("best", r"^--checkpoint: received 'best', accepted: last, or a step of .*: 7; "
+                 r"--keep_best kept none\.$"),
+        ("8", "^--checkpoint: received '8', accepted: last, or a step of .*: 7; "),
+    ],
+)  # fmt: skip
+def test_find__no_such_checkpoint(tmp_path, which, message):
+    checkpoints.save(checkpoints.path_of(tmp_path, 7), state())
+    with pytest.raises(Refused, match=message):
+        checkpoints.find(tmp_path, which)
+
+
+def test_find__none_at_all_and_a_damaged_one(tmp_path):
+    with pytest.raises(Refused, match="a work directory that holds a checkpoint"):
+        checkpoints.find(tmp_path, "last")
+    with pytest.raises(Refused, match=r"a step of .*: none; --keep_best kept none"):
+        checkpoints.find(tmp_path, "7")
+    checkpoints.save_best(tmp_path, 3, state())
+    checkpoints.best_path_of(tmp_path, 3).write_bytes(b"cut")
+    with pytest.raises(Refused, match=r"'best' \(.* is damaged .*one that is whole"):
+        checkpoints.find(tmp_path, "best")

@@ -130,6 +130,16 @@ REFUSED = [
     ({"eps": NAN}, "eps", "at most 100"),
     ({"eps": 1e3}, "eps", "at most 100"),
     ({"eps": 0.0, "predictor": "optimal"}, "eps", "above 0 for --predictor=optimal"),
+    ({"keep_best": "loss"}, "keep_best", "one of knn, view_top1"),
+    (
+        {"keep_best": "lidar", "quality_every": 0},
+        "keep_best",
+        "with --quality_every ab",
+    ),
+    ({"keep_best": "knn", "knn_every": 0}, "keep_best", "with --knn_every above 0"),
+    ({"checkpoint": "newest"}, "checkpoint", "last, best or a step"),
+    ({"checkpoint": "-3"}, "checkpoint", "last, best or a step"),
+    ({"checkpoint": "best", "export_dir": "x"}, "checkpoint", "last with --export_dir"),
     ({"solver": "qr"}, "solver", "one of eigh, newton_schulz"),
     *(
         ({"solver": "newton_schulz", **wrong}, "solver", f"eigh with {flag}; newton_")

@@ -8,6 +8,7 @@ import pytest
 
 from tf_dpred.config import PREDICTOR_FACTS, Config
 from tf_dpred.errors import Refused
+from tf_dpred.evaluation import verdict
 from tf_dpred.reports import diagnosis
 from tf_dpred.theory import measures
 
@@ -50,6 +51,66 @@ def test_healthy():
 def test_healthy__knn_that_does_not_rise_is_said():
     knn = [{"epoch": 0, "knn": 0.3}, {"epoch": 4, "knn": 0.2}]
     assert "nothing was learned" in str(judged([entry(1)], knn))
+
+
+def epochs(untrained, trained, n=512):
+    """epochs.jsonl of a run whose monitor measured view retrieval."""
+    return [
+        {"epoch": e, "step": 9 * e, "view_images": n, "view_held_out": True} | measured
+        for e, measured in (
+            (0, {"view_top1": untrained}),
+            (15, {"view_top1": trained, "loss": -3.87, "feature_std": 0.25}),
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("untrained", "trained", "state", "said"),
+    [
+        (0.045, 0.219, "healthy", "better than untrained: view retrieval 0.219"),
+        (0.008, 0.006, "nothing learned", verdict.NOTHING),
+        (0.045, 0.008, "nothing learned", "worse than untrained: view retrieval 0.008"),
+        (0.96, 0.97, "healthy", verdict.TOO_EASY),
+    ],
+)
+def test_views__tell_what_the_spread_does_not(untrained, trained, state, said):
+    found = judged([entry(1), entry(2)], epochs(untrained, trained))
+    assert found.state == state
+    assert str(found).startswith(f"{state.upper()}: ")
+    assert said in found.reasons[0]
+    assert bool(found.advice) == (said != "better than untrained: view retrieval 0.219")
+
+
+def test_views__a_collapse_stays_one():
+    found = judged([entry(1, spread=0.05)], epochs(0.045, 0.008))
+    assert found.state == "collapsed"
+    assert "worse than untrained" in found.reasons[0]
+
+
+def test_views__not_measured_before_training_is_no_verdict():
+    assert judged([entry(1)], epochs(0.008, 0.006)[1:]).state == "healthy"
+
+
+def test_advice__a_dominating_mean_names_the_output_bn():
+    """One eigenvalue of 150 beside one of .2."""
+    dominated = entry(1) | {"eigenvalues": [150.0, 0.2, *[0.01] * (D - 2)]}
+    found = judged([dominated], epochs(0.008, 0.006))
+    assert found.advice[0].startswith("--projector_output_bn: the mean direction holds")
+    assert "100% of the trace of F" in found.advice[0]
+    spread = judged([entry(1)], epochs(0.008, 0.006), views="simclr")
+    assert not any("mean direction" in line for line in spread.advice)
+
+
+@pytest.mark.parametrize("views", diagnosis.MILDER)
+@pytest.mark.parametrize("rates", [(0.008, 0.006), (0.96, 0.97)])
+def test_advice__on_views_can_be_followed(views, rates):
+    found = judged([entry(1)], epochs(*rates), views=views)
+    *advice, last = found.advice
+    assert last == diagnosis.CHANGED
+    for name, value in re.findall(r"--(views|view_strength)=([\w.]+)", "".join(advice)):
+        kept = "simclr" if name == "view_strength" else value
+        Config.from_dict({"views": kept, name: value if name == "views" else 0.5})
+        assert value != views
 
 
 def test_collapsed__to_one_point():

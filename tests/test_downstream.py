@@ -28,6 +28,7 @@ SETTINGS = {
     "train_size": 64,
     "epochs": 1,
     "knn_every": 0,
+    "quality_every": 0,
 }
 # What would take long is cut short.
 QUICK = ["--eval_epochs=2", "--eval_lr=0.1"]

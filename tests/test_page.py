@@ -31,11 +31,13 @@ def workdir(path, rho, knn):
         "devices": ["/device:CPU:0"],
     }
     (path / "flags.json").write_text(json.dumps(record))
-    epochs = [{"epoch": 0, "step": 0, "knn": 0.25}]
+    views = {"view_images": 512, "view_held_out": True}
+    epochs = [{"epoch": 0, "step": 0, "knn": 0.25, "view_top1": 0.045, **views}]
     epochs += [
         {"epoch": e, "step": 5 * e, "loss": -e, "feature_std": 0.5, "knn": knn}
         for e in (1, 2)
     ]
+    epochs[-1] |= {"view_top1": knn - 0.25, "lidar": 12.5, **views}
     theory = {
         "step": 10,
         "eigenvalues": [2.0, 1.0],
@@ -111,6 +113,23 @@ def test_report__results_settings_and_speed(text):
     ):
         assert row in page.rows
     assert [a for tag, a in page.seen if tag == "tr"].count({"class": "differs"}) == 1
+
+
+def test_report__opens_with_the_verdict(text):
+    page = Page(text)
+    assert ["view retrieval: top-1, untrained", "0.0450", "0.0450"] in page.rows
+    assert ["view retrieval: top-1", "0.2500", "0.3750"] in page.rows
+    assert ["LiDAR", "12.5000", "12.5000"] in page.rows
+    opening = text[text.index("</h1>") : text.index("<h2>Results")]
+    assert opening.count("better than untrained: view retrieval 0.") == 2
+    assert "0.045 (0.030 to 0.067), 512 held-out images." in opening
+
+
+def test_report__a_run_that_was_not_measured_says_so(tmp_path):
+    path = workdir(tmp_path / "run", 0.3, 0.5)
+    (path / "epochs.jsonl").write_text("")
+    run(path)
+    assert "not measured (--quality_every, or " in (path / "report.html").read_text()
 
 
 def test_report__holds_its_pictures_and_needs_no_network(text):

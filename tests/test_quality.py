@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import scipy.stats
 import tensorflow as tf
 
 from tf_dpred import quality
@@ -71,13 +70,6 @@ def test_view_ranks__in_a_graph(jit):
     assert function(queries, keys).numpy().tolist() == ranks_by_numpy(queries, keys)
     half = function(tf.cast(queries, tf.bfloat16), tf.cast(queries, tf.bfloat16))
     assert not half.numpy().any()
-
-
-@pytest.mark.parametrize(("hits", "n"), [(0, 10), (4, 512), (3, 7), (511, 512), (9, 9)])
-def test_wilson__scipy(hits, n):
-    interval = scipy.stats.binomtest(hits, n).proportion_ci(method="wilson")
-    found = quality.wilson(hits / n, n)
-    np.testing.assert_allclose(found, (interval.low, interval.high), atol=1e-9)
 
 
 def test_rankme__numpy():
@@ -169,3 +161,28 @@ def test_uniformity__of_the_circle_and_of_a_point():
     # E exp(-4 + 4 cos) = exp(-4) I_0(4), the uniform distribution's value.
     assert quality.uniformity(circle) == pytest.approx(-4 + np.log(np.i0(4)), abs=0.01)
     assert quality.uniformity(np.ones((10, 3))) == pytest.approx(0)
+
+
+def test_measure__all_of_them():
+    f1, f2 = pairs(n=64, d=8)
+    found = quality.measure(f1, f2)
+    ranks = np.array(ranks_by_numpy(f1, f2))
+    assert tuple(found) == quality.MEASURES
+    assert found["view_top1"] == np.mean(ranks == 0)
+    assert found["view_top5"] == np.mean(ranks <= 4)
+    assert found["lidar"] == quality.lidar(np.stack([f1, f2], axis=1))
+    assert found["view_alignment"] == quality.alignment(f1, f2)
+
+
+def test_measure__collapsed_features():
+    found = quality.measure(np.ones((9, 4)), np.ones((9, 4)))
+    assert found == {
+        "view_top1": 0.0,
+        "view_top5": 0.0,
+        "rankme": pytest.approx(1),
+        "lidar": 0.0,
+        "view_alignment": 0.0,
+        "uniformity": pytest.approx(0),
+    }
+    with pytest.raises(ValueError, match=r"^Invalid features: received NaN or inf"):
+        quality.measure(np.full((3, 2), np.nan), np.ones((3, 2)))

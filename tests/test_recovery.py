@@ -39,6 +39,7 @@ TINY = {
     "train_size": 40,
     "epochs": 2,
     "knn_every": 0,
+    "quality_every": 0,
     "log_every": 1,
 }
 

@@ -68,6 +68,7 @@ def test_devices__real_images(freq, precision, tfds_dir, tmp_path):
             "freq": freq,
             "precision": precision,
             "knn_every": 0,
+            "quality_every": 0,
             "deterministic": True,
             "logical_cpus": devices,
             "workdir": str(tmp_path / f"run{devices}"),

@@ -24,6 +24,7 @@ from tf_dpred.callbacks.pictures import Pictures
 from tf_dpred.callbacks.preemption import Preemption
 from tf_dpred.callbacks.profile import Profile
 from tf_dpred.callbacks.progress import Progress
+from tf_dpred.callbacks.quality_monitor import QualityMonitor
 from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.callbacks.tensorboard import TensorBoard
 from tf_dpred.callbacks.theory_monitor import TheoryMonitor
@@ -240,6 +241,7 @@ def callbacks(
     steps_per_epoch: int,
     *,
     knn: KNNMonitor | None = None,
+    quality: QualityMonitor | None = None,
     extra: Sequence[keras.callbacks.Callback] = (),
     is_chief: bool = True,
     run: str | None = None,
@@ -254,6 +256,7 @@ def callbacks(
       source: of the training images, for the picture of their views.
       steps_per_epoch: optimizer steps.
       knn: the monitor; None without labelled images.
+      quality: the monitor; None: no label-free measures.
       extra: the user's callbacks; they see what `first` adds to the logs.
       is_chief: False for the workers that write no files.
       run: identity of the run.
@@ -266,14 +269,16 @@ def callbacks(
         steps_per_epoch=steps_per_epoch,
         every=training.checkpoint_every,
         keep=training.keep_checkpoints,
+        best=training.keep_best,
         background=training.background_checkpoints,
         write=is_chief,
         run=run,
     )
     preemption = Preemption(checkpoints)
 
-    # First those that add to the logs: tau, skipped steps, the loss scale, kNN. A step
-    # that is not finite ends the run here, before anything about it is written.
+    # First those that add to the logs: tau, skipped steps, the loss scale, kNN and the
+    # label-free measures. A step that is not finite ends the run here, before anything
+    # about it is written.
     first: list[keras.callbacks.Callback] = []
     if objective.ema:
         total = training.epochs * steps_per_epoch
@@ -283,8 +288,7 @@ def callbacks(
     first.append(ReportSkipped() if skip else StopOnNonFinite())
     if model.loss_scale is not None:
         first.append(ReportLossScale())
-    if knn is not None:
-        first.append(knn)
+    first += [monitor for monitor in (knn, quality) if monitor is not None]
 
     # Then those that show the logs. Pictures need the features of the kNN monitor, and
     # the theory's curves go through TensorBoard.

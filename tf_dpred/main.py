@@ -74,7 +74,10 @@ MODES = {
         RECORDED,
     ),
     "evaluate": Mode(
-        "all three, beside an untrained encoder", "evaluation.compare:run", RECORDED
+        "is the encoder better than what there was? a table and a sentence",
+        "evaluation.compare:run",
+        RECORDED,
+        ("baseline",),
     ),
     "export": Mode("SavedModel, .keras, ONNX, LiteRT", "encoders.export:run", RECORDED),
     "embed": Mode(

@@ -13,8 +13,47 @@ from tf_dpred.theory.measures import effective_rank
 
 # Cosines this close count as equal: the rounding of a float32 product.
 TIE = 1e-6
-# Two-sided 95 % of the normal distribution.
-Z = 1.959964
+# What `measure` finds, by the names that it has in logs.
+MEASURES = (
+    "view_top1",
+    "view_top5",
+    "rankme",
+    "lidar",
+    "alpha_req",
+    "view_alignment",
+    "uniformity",
+)
+
+
+def measure(f1: np.ndarray, f2: np.ndarray) -> dict[str, float]:
+    """All `MEASURES` of the features of two views of the same images.
+
+    `view_top1` and `view_top5` are the fractions of images whose own second view is
+    the nearest, or among the five nearest, see `view_ranks`. RankMe, alpha-ReQ and
+    uniformity are those of the first view.
+
+    Args:
+      f1, f2: [n, d], n at least 2, in the same order.
+
+    Returns:
+      Name -> number; without `alpha_req` where too few eigenvalues are above zero.
+
+    Raises:
+      ValueError: a feature is not finite.
+    """
+    if not (np.isfinite(f1).all() and np.isfinite(f2).all()):
+        raise ValueError("Invalid features: received NaN or inf, accepted: finite.")
+    ranks = view_ranks(f1, f2).numpy()
+    found = {
+        "view_top1": float(np.mean(ranks < 1)),
+        "view_top5": float(np.mean(ranks < 5)),
+        "rankme": rankme(f1),
+        "lidar": lidar(np.stack([f1, f2], axis=1)),
+        "alpha_req": alpha_req(f1),
+        "view_alignment": alignment(f1, f2),
+        "uniformity": uniformity(f1),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def view_ranks(queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
@@ -43,21 +82,6 @@ def view_ranks(queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
 def _centred_unit(x: tf.Tensor) -> tf.Tensor:
     x = tf.cast(x, tf.float32)
     return tf.math.l2_normalize(x - tf.reduce_mean(x, axis=0), axis=1, epsilon=1e-24)
-
-
-def wilson(rate: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a binomial rate (Wilson, 1927).
-
-    Args:
-      rate: found, in [0, 1].
-      n: trials, at least 1.
-
-    Returns:
-      (low, high) in [0, 1].
-    """
-    centre = (rate + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z * np.sqrt(rate * (1 - rate) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n)
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
 
 
 def rankme(z: np.ndarray) -> float:

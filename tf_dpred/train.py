@@ -11,6 +11,7 @@ import keras
 from absl import logging
 
 from tf_dpred import build, errors
+from tf_dpred.callbacks.quality_monitor import QualityMonitor
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data import datasets, pipeline
 from tf_dpred.data.bad_images import BadImages, named_errors
@@ -18,6 +19,7 @@ from tf_dpred.data.own_views import OwnViews, Views
 from tf_dpred.data.source import Source
 from tf_dpred.encoders import initial
 from tf_dpred.evaluation.labelled import Labelled
+from tf_dpred.evaluation.views import open_views
 from tf_dpred.networks import backbones
 from tf_dpred.records import checkpoints, flags_json, own, provenance
 from tf_dpred.records.lock import Lock
@@ -138,6 +140,16 @@ class Pretraining:
             )
             knn = build.knn_monitor(config, labelled)
         start = initial.of_run(config, self.workdir)
+        best = config.training.keep_best
+        if self.place.is_chief and best == "knn" and knn is None:
+            refuse("keep_best", best, "view_top1 where there is no labelled test split")
+        quality = None
+        if self.place.is_chief and config.evaluation.quality_every:
+            quality = QualityMonitor(
+                lambda: open_views(config, self.pair, source, self.bad_images),
+                config.evaluation.quality_every,
+                config.training.epochs,
+            )
         with self.strategy.scope():
             self.model = build.model(
                 config, self.steps_per_epoch, self.pair, given.backbone, start
@@ -151,6 +163,7 @@ class Pretraining:
             self.source,
             self.steps_per_epoch,
             knn=knn,
+            quality=quality,
             extra=given.callbacks,
             is_chief=self.place.is_chief,
             run=self._identity(),
@@ -174,6 +187,7 @@ class Pretraining:
         self._check_workers_agree()
         step = self.model.steps_done
         self.callbacks.epoch_log.resume(step)
+        self.callbacks.checkpoints.resume_best(self.callbacks.epoch_log.entries)
         if self.callbacks.theory is not None:
             self.callbacks.theory.resume(step)
         self._check_steps_per_execution()
@@ -273,6 +287,8 @@ class Pretraining:
         entries = self.callbacks.epoch_log.entries
         by_epoch = {e["epoch"]: e["knn"] for e in entries if "knn" in e}
         result = {**(entries[-1] if entries else {}), "knn_by_epoch": by_epoch}
+        if entries and entries[0]["epoch"] == 0:
+            result["untrained"] = entries[0]
         if self.place.is_chief:
             self.callbacks.epoch_log.write()
             json_files.write(self.workdir.result, result)

@@ -44,7 +44,7 @@ def command(run: str, workdir: Path, flags: list[str]) -> list[str]:
         devices = [f"--logical_cpus={run}"]
     if run != "xla":  # `--jit_compile` does not go with it
         devices.append("--deterministic")
-    fixed = ["--knn_every=0", f"--workdir={workdir}"]
+    fixed = ["--knn_every=0", "--quality_every=0", f"--workdir={workdir}"]
     return [sys.executable, *program, *flags, *devices, *fixed]
 
 

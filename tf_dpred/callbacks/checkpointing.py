@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,6 +30,8 @@ class Checkpointing(keras.callbacks.Callback):
       steps_per_epoch: optimizer steps.
       every: steps between checkpoints inside an epoch; 0: none there.
       keep: checkpoints kept, at least 1.
+      best: the measure in an epoch's logs by whose highest value one checkpoint is kept
+        beside those; None: by none.
       background: write from a thread while training goes on; the values are copied
         first.
       write: False for all but one of several workers, which have the same values.
@@ -42,6 +47,7 @@ class Checkpointing(keras.callbacks.Callback):
         steps_per_epoch: int,
         every: int = 0,
         keep: int = 3,
+        best: str | None = None,
         background: bool = False,
         write: bool = True,
         run: str | None = None,
@@ -53,6 +59,8 @@ class Checkpointing(keras.callbacks.Callback):
         self.steps_per_epoch = steps_per_epoch
         self.every = every
         self.keep = keep
+        self.best = best
+        self._best_value = -math.inf
         self.writes = write
         self._model = model
         self._saved_step = 0
@@ -88,8 +96,23 @@ class Checkpointing(keras.callbacks.Callback):
         self._saved_step = self._tried_step = self._model.steps_done
         return path
 
-    def save(self) -> None:
+    def resume_best(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Finds out how good the best checkpoint is, which a better one replaces.
+
+        Args:
+          entries: the lines of epochs.jsonl up to the step where the run continues.
+        """
+        steps = [checkpoints.step_of(p) for p in checkpoints.list_best(self.directory)]
+        for entry in entries:
+            if steps and entry["step"] == steps[-1]:
+                self._best_value = self._measured(entry)
+
+    def save(self, value: float = -math.inf) -> None:
         """Saves the state of this moment, unless this step is saved already.
+
+        Args:
+          value: of the measure `best`; above all earlier ones, this is the best
+            checkpoint.
 
         Raises:
           OSError: it could not be written.
@@ -106,9 +129,9 @@ class Checkpointing(keras.callbacks.Callback):
         except OSError as error:
             logging.error("the checkpoint before step %d failed: %s", step, error)
         if self._writer is None:
-            self._write(step, arrays)
+            self._write(step, arrays, value)
         else:
-            self._writing = self._writer.submit(self._write, step, arrays)
+            self._writing = self._writer.submit(self._write, step, arrays, value)
         self._saved_step = step
 
     def wait(self) -> None:
@@ -130,16 +153,20 @@ class Checkpointing(keras.callbacks.Callback):
             if name.startswith(prefix)
         }
 
-    def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+    def _write(self, step: int, arrays: dict[str, np.ndarray], value: float) -> None:
         path = checkpoints.path_of(self.directory, step)
         checkpoints.save(path, arrays, self.run)
         checkpoints.remove_old(self.directory, self.keep)
         logging.debug("saved %s", path)
+        if value > self._best_value:
+            checkpoints.save_best(self.directory, step, arrays, self.run)
+            self._best_value = value
+            logging.info("best checkpoint: step %d, %s %.4f", step, self.best, value)
 
-    def _save_or_report(self) -> None:
+    def _save_or_report(self, value: float = -math.inf) -> None:
         self._tried_step = self._model.steps_done
         try:
-            self.save()
+            self.save(value)
         except OSError as error:
             logging.error(
                 "no checkpoint at step %d: %s. Training goes on; the last good "
@@ -167,7 +194,11 @@ class Checkpointing(keras.callbacks.Callback):
             self._save_or_report()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._save_or_report()
+        self._save_or_report(self._measured(logs or {}))
+
+    def _measured(self, numbers: Mapping[str, Any]) -> float:
+        """The measure `best` among some numbers; minus infinity where it is not."""
+        return -math.inf if self.best is None else numbers.get(self.best, -math.inf)
 
 
 def check_matches(path: Path, arrays: dict, state: dict) -> None:

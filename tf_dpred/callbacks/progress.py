@@ -12,6 +12,7 @@ SHOWN = {
     "loss": ("loss", ".4f"),
     "feature_std": ("std", ".3f"),
     "knn": ("kNN", ".4f"),
+    "view_top1": ("views", ".3f"),
     "skipped_updates": ("skipped", "d"),
 }
 
@@ -19,7 +20,7 @@ SHOWN = {
 class Progress(keras.callbacks.Callback):
     """Logs loss, speed and time left: after each epoch, and every `seconds` within it.
 
-    std is the projections' feature_std.
+    std is the projections' feature_std, views the top-1 of view retrieval.
 
     Args:
       batch_size: images of one step.

@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 from tensorboard.plugins.hparams import api as hparams
 
+from tf_dpred import quality
 from tf_dpred.system import markdown
 
 # The group of a curve, where it is not `train`.
@@ -20,10 +21,15 @@ GROUPS = {
     "tau": "schedule",
     "learning_rate": "schedule",
     "images_per_second": "speed",
-    "knn": "eval",
+}
+# What monitors measure, no means of an epoch; None is not drawn.
+MEASURED = {"knn": "eval", "view_images": None, "view_held_out": None} | {
+    f"{features}{name}": "quality"
+    for features in ("", "projection_", "target_", "target_projection_")
+    for name in quality.MEASURES
 }
 # The curves whose last values stand beside the settings in the HParams tab.
-COMPARED = ("eval/knn", "epoch/loss", "epoch/feature_std")
+COMPARED = ("eval/knn", "quality/view_top1", "epoch/loss", "epoch/feature_std")
 
 
 class TensorBoard(keras.callbacks.Callback):
@@ -31,8 +37,8 @@ class TensorBoard(keras.callbacks.Callback):
 
     Every `log_every` steps: train/loss and train/feature_std (means over the epoch so
     far), schedule/learning_rate, schedule/tau, speed/images_per_second. Every epoch:
-    eval/knn where it was evaluated, and the epoch's means as epoch/. Once: the
-    settings, as text and for the HParams tab. `TheoryMonitor` (spectrum/) and
+    eval/knn and quality/ where they were measured, and the epoch's means as epoch/.
+    Once: the settings, as text and for the HParams tab. `TheoryMonitor` (spectrum/) and
     `Pictures` write through this callback as well.
 
     What cannot be written (a full disk) is reported and left out; each epoch tries
@@ -137,7 +143,8 @@ class TensorBoard(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.scalars(
             {
-                f"eval/{name}" if name == "knn" else f"epoch/{name}": value
+                f"{group}/{name}": value
                 for name, value in (logs or {}).items()
+                if (group := MEASURED.get(name, "epoch")) is not None
             }
         )

@@ -133,9 +133,17 @@ class Config:
                 True,
                 "false with --accumulation_steps above 1, which divides every batch",
             )
+        self._check_best_is_measured()
         strength = self.data.view_strength
         if strength != 1.0 and self.data.views != "simclr":
             refuse("view_strength", strength, "1 unless --views=simclr")
+
+    def _check_best_is_measured(self) -> None:
+        """Refuses to keep the best by a measure that this run does not take."""
+        best = self.training.keep_best
+        needed = "knn_every" if best == "knn" else "quality_every"
+        if best is not None and not getattr(self.evaluation, needed):
+            refuse("keep_best", best, f"with --{needed} above 0 only")
 
     @property
     def warmup_epochs(self) -> float:

@@ -7,6 +7,8 @@ import re
 
 from tf_dpred.config.setting import Numbers, Section, refuse, setting
 
+# Measures by which the best checkpoint can be chosen; of all, more is better.
+KEEP_BEST = ("knn", "view_top1", "view_top5", "lidar", "rankme")
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 
@@ -243,6 +245,12 @@ class TrainingConfig(Section):
         at_least=0,
     )
     keep_checkpoints: int = setting(3, "checkpoints kept", at_least=1)
+    keep_best: str | None = setting(
+        None,
+        "also keep the checkpoint of the epoch at which this measure was highest; for "
+        "--checkpoint=best",
+        choices=KEEP_BEST,
+    )
     background_checkpoints: bool = setting(
         False, "write checkpoints from a thread while training goes on"
     )
@@ -309,6 +317,12 @@ class EvaluationConfig(Section):
         20_000, "labelled training images searched", at_least=1
     )
     knn_test_size: int = setting(5_000, "test images classified", at_least=1)
+    quality_every: int = setting(
+        5,
+        "epochs between label-free measures (view retrieval, RankMe, ...) of a few "
+        "hundred images; 0: never",
+        at_least=0,
+    )
     theory_every: int = setting(
         0,
         "steps between measurements of spectra and alignment; 0: at each epoch's end",
@@ -329,6 +343,11 @@ class EvaluationConfig(Section):
         None,
         "evaluate this export; none: the checkpoint of --workdir",
         path="a directory",
+    )
+    checkpoint: str = setting(
+        "last",
+        "the checkpoint of --workdir to evaluate or export: last, best (of "
+        "--keep_best) or its step",
     )
     protocol: str = setting(
         "features",
@@ -351,6 +370,12 @@ class EvaluationConfig(Section):
         "finetune; none: chosen on held-out training images",
         above=0.0,
     )
+
+    def check(self) -> None:
+        if self.checkpoint not in ("last", "best") and not self.checkpoint.isdecimal():
+            refuse("checkpoint", self.checkpoint, "last, best or a step")
+        if self.checkpoint != "last" and self.export_dir is not None:
+            refuse("checkpoint", self.checkpoint, "last with --export_dir")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,6 +402,12 @@ class FilesConfig(Section):
         "work directories that --mode=report shows beside --workdir: DIR,DIR",
         path="directories",
         listed=True,
+    )
+    baseline: str | None = setting(
+        None,
+        "an encoder that --mode=evaluate sets beside this one: a keras.applications "
+        "name (NAME:FILE with its weights from a file), a .keras file, another work "
+        "directory, or an export",
     )
     short_side: int = setting(
         512, "short side of the images that shrink_images makes, in pixels", at_least=8

@@ -25,6 +25,9 @@ class DataSet(Protocol):
           Refused: as `open_source`.
         """
 
+    def held_out_split(self) -> str | None:
+        """The labelled test split, or one without labels; None where there is none."""
+
     def open(
         self, split: str | None, limit: int | None, bad_images: BadImages, flag: str
     ) -> Source:
@@ -161,6 +164,9 @@ class Digits:
 
     def default_splits(self) -> tuple[str, str | None]:
         return "train", "test"
+
+    def held_out_split(self) -> str | None:
+        return "test"
 
     def open(
         self, split: str | None, limit: int | None, bad_images: BadImages, flag: str

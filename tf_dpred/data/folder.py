@@ -59,6 +59,11 @@ class Folder:
         train, *others = self.splits
         return train, next((name for name in others if self.labels(name)), None)
 
+    def held_out_split(self) -> str | None:
+        """The labelled test split, or one without labels."""
+        _, *others = self.splits
+        return self.default_splits()[1] or next(iter(others), None)
+
     def open(
         self, split: str | None, limit: int | None, bad_images: BadImages, flag: str
     ) -> Source:

@@ -49,6 +49,12 @@ class Tfds:
         )
         return train, next(labelled, None)
 
+    def held_out_split(self) -> str | None:
+        """The labelled test split, or one without labels."""
+        splits = self._builder.info.splits
+        names = (name for name in ("test", "validation") if name in splits)
+        return self.default_splits()[1] or next(names, None)
+
     def open(
         self, split: str | None, limit: int | None, bad_images: BadImages, flag: str
     ) -> Source:

@@ -88,8 +88,9 @@ def run(config: Config, files: FilesConfig) -> None:
 def open_file_encoder(config: Config) -> FileEncoder:
     """Opens the encoder that `config` names, to encode files.
 
-    It is the newest export of `--export_dir`, or the network of the latest checkpoint
-    of `--workdir`, for which an export of that step is taken where there is one.
+    It is the newest export of `--export_dir`, or the network of the checkpoint of
+    `--workdir` that `--checkpoint` names; for the latest one, an export of that step is
+    taken where there is one.
 
     Args:
       config: of `settings.of_encoder`.
@@ -112,6 +113,8 @@ def open_file_encoder(config: Config) -> FileEncoder:
 
 def _export_to_use(config: Config) -> Path | None:
     which, export_dir = config.evaluation.encoder, config.evaluation.export_dir
+    if config.evaluation.checkpoint != "last":
+        return None
     path = settings.find_export(Path(export_dir or config.training.workdir))
     if path is None:
         return None

@@ -89,7 +89,9 @@ def open_encoder(config: Config, backbone: Backbone | None = None) -> Encoder:
         path = settings.newest_export(Path(evaluation.export_dir))
         return _open_export(path, recorded, evaluation.encoder, backbone)
     workdir = Path(config.training.workdir)
-    return _open_workdir(workdir, recorded, evaluation.encoder, backbone)
+    return _open_workdir(
+        workdir, recorded, evaluation.encoder, backbone, evaluation.checkpoint
+    )
 
 
 def _own_backbone(config: Config) -> Backbone | None:
@@ -147,14 +149,15 @@ def new_network(
 
 
 def _open_workdir(
-    workdir: Path, config: Config, which: str, backbone: Backbone | None
+    workdir: Path,
+    config: Config,
+    which: str,
+    backbone: Backbone | None,
+    checkpoint: str,
 ) -> Encoder:
     if which == "target" and not config.objective.ema:
         refuse("encoder", which, "online: this run has no EMA and so no target")
-    found = checkpoints.load_latest(Workdir(workdir).checkpoints)
-    if found is None:
-        refuse("workdir", str(workdir), "a work directory that holds a checkpoint")
-    path, arrays = found
+    path, arrays = checkpoints.find(Workdir(workdir).checkpoints, checkpoint)
     record = flags_json.read(Workdir(workdir)) or {}
     checkpoints.check_is_of(path, record.get("run"))
     network = new_network(config, which, backbone)

@@ -71,17 +71,18 @@ class Evaluation:
 
     Args:
       config: of `encoders.settings.of_encoder`.
+      encoder: another one than `config` names.
 
     Raises:
       Refused: there is no such encoder, data set, split or label.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, encoder: Encoder | None = None):
         self.config = config
         self._unwritten: OSError | None = None
         self.seed = config.training.seed
         self.strategy = devices.prepare(config.training, "float32")
-        self.encoder = restore.open_encoder(config)
+        self.encoder = restore.open_encoder(config) if encoder is None else encoder
         self.pair = views.of_config(self.encoder.config)
         self.train, self.test = labelled.require_splits(config)
         train, test = self.train.num_classes, self.test.num_classes
@@ -253,13 +254,15 @@ class Evaluation:
         )
         defaults = {"epochs": tuning.EPOCHS, "batch_size": tuning.BATCH_SIZE}
         options = self._options(defaults, few)
-        scratch = restore.untrained(self.encoder.config, self.encoder.backbone)
+        found = {"finetuned": self._finetune_from(self.encoder, few, **options)}
+        if self.encoder.which in ("online", "target", "untrained"):  # no baseline
+            scratch = restore.untrained(self.encoder.config, self.encoder.backbone)
+            found["from_scratch"] = self._finetune_from(scratch, few, **options)
         return {
             "label_fraction": fraction,
             "labelled_images": few.num_examples,
             **options,
-            "finetuned": self._finetune_from(self.encoder, few, **options),
-            "from_scratch": self._finetune_from(scratch, few, **options),
+            **found,
         }
 
     def _finetune_from(
@@ -322,7 +325,9 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Start, top-1, top-5 and what was chosen, of each training or classifier."""
     encoder = f"{result['encoder']}, step {result['step']}"
     if result["mode"] == "finetune":
-        starts = {encoder: result["finetuned"], "from scratch": result["from_scratch"]}
+        starts = {encoder: result["finetuned"]}
+        if "from_scratch" in result:
+            starts["from scratch"] = result["from_scratch"]
     else:
         starts = {encoder: result}
     rows = []

@@ -33,6 +33,11 @@ def path_of(directory: Path, step: int) -> Path:
     return directory / f"step-{step:08d}.npz"
 
 
+def best_path_of(directory: Path, step: int) -> Path:
+    """Where the best checkpoint lies (`--keep_best`), that of a step."""
+    return directory / f"best-{step:08d}.npz"
+
+
 def step_of(path: Path) -> int:
     """The step of a checkpoint, by its name."""
     return int(path.stem.rpartition("-")[2])
@@ -40,7 +45,16 @@ def step_of(path: Path) -> int:
 
 def list_all(directory: Path) -> list[Path]:
     """The checkpoints of a directory, oldest first; a user's copies do not count."""
-    return sorted(filter(_is_ours, directory.glob("step-*.npz")), key=step_of)
+    return _named("step", directory)
+
+
+def list_best(directory: Path) -> list[Path]:
+    """The best checkpoint; a crash may leave an older one before it."""
+    return _named("best", directory)
+
+
+def _named(kind: str, directory: Path) -> list[Path]:
+    return sorted(filter(_is_ours, directory.glob(f"{kind}-*.npz")), key=step_of)
 
 
 def others(directory: Path) -> list[Path]:
@@ -50,10 +64,11 @@ def others(directory: Path) -> list[Path]:
 
 def _is_ours(path: Path) -> bool:
     """Whether a run wrote it, by its name: any other, as step-5.npz, is a user's."""
-    found = re.fullmatch(r"step-([0-9]{8,18})", path.stem)
+    found = re.fullmatch(r"(step|best)-([0-9]{8,18})", path.stem)
     if found is None or path.is_dir():
         return False
-    return path == path_of(path.parent, int(found[1]))
+    name = path_of if found[1] == "step" else best_path_of
+    return path == name(path.parent, int(found[2]))
 
 
 def save(path: Path, state: Mapping[str, np.ndarray], run: str | None = None) -> None:
@@ -171,6 +186,40 @@ def load_latest(directory: Path) -> tuple[Path, dict[str, np.ndarray]] | None:
     return None
 
 
+def find(directory: Path, which: str) -> tuple[Path, dict[str, np.ndarray]]:
+    """The checkpoint that `--checkpoint` names.
+
+    Args:
+      directory: of the checkpoints.
+      which: `last` (that is whole), `best`, or a step.
+
+    Returns:
+      (path, state).
+
+    Raises:
+      Refused: there is none, or it is damaged or of another format.
+    """
+    if which == "last":
+        found = load_latest(directory)
+        if found is None:
+            accepted = "a work directory that holds a checkpoint"
+            refuse("workdir", str(directory.parent), accepted)
+        return found
+    last, best = list_all(directory), list_best(directory)
+    if which == "best":
+        paths = best[-1:]
+    else:
+        paths = [path for path in (*last, *best) if step_of(path) == int(which)]
+    if not paths:
+        steps = ", ".join(str(step_of(path)) for path in last) or "none"
+        kept = f"best (step {step_of(best[-1])})" if best else "--keep_best kept none"
+        refuse("checkpoint", which, f"last, or a step of {directory}: {steps}; {kept}")
+    try:
+        return paths[0], load(paths[0])
+    except DamagedError as error:
+        refuse("checkpoint", which, "one that is whole", detail=f" ({error})")
+
+
 def set_aside(directory: Path, after: Path) -> None:
     """Renames the checkpoints that are newer than `after` to `....npz.damaged`.
 
@@ -185,6 +234,21 @@ def remove_old(directory: Path, keep: int) -> None:
     """Removes all but the newest `keep` checkpoints, and half-written files."""
     for path in list_all(directory)[:-keep]:
         path.unlink(missing_ok=True)
-    for path in directory.glob(".step-*.npz.tmp"):
+    for path in directory.glob(".*.npz.tmp"):
         if _is_ours(path.with_name(path.name.removeprefix(".").removesuffix(".tmp"))):
             path.unlink(missing_ok=True)
+
+
+def save_best(
+    directory: Path, step: int, state: Mapping[str, np.ndarray], run: str | None = None
+) -> None:
+    """Writes the best checkpoint in place of an older one; as `save`.
+
+    Raises:
+      OSError: it could not be written; the older one is intact.
+    """
+    path = best_path_of(directory, step)
+    save(path, state, run)
+    for other in list_best(directory):
+        if other != path:
+            other.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ MAY_CHANGE = frozenset(
         "checkpoint_every",
         "data_dir",
         "epochs",
+        "keep_best",
         "keep_checkpoints",
         "log_every",
         "max_bad_images",

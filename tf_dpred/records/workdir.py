@@ -1,7 +1,7 @@
 """The layout of a work directory: what a run leaves, and where.
 
 flags.json      settings, images, and what computed: versions, environment, devices
-checkpoints/    step-00001234.npz, the newest few
+checkpoints/    step-00001234.npz, the newest few; best-00000880.npz of --keep_best
 epochs.jsonl    the metrics of each epoch
 theory.jsonl    spectra and alignment, measured at intervals
 tensorboard/    curves and pictures

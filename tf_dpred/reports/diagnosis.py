@@ -13,6 +13,7 @@ import numpy as np
 
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.encoders import settings
+from tf_dpred.evaluation import verdict
 from tf_dpred.records import lines
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import json_files
@@ -24,6 +25,11 @@ COLLAPSED_RANK = 2.0  # effective directions around the mean
 LOW_SPREAD, LOW_RANK = 0.25, 4.0  # a fall below these is a warning
 FADED = 1e-3  # of the largest eigenvalue of F that was ever measured
 ALIGNED = 0.9
+DOMINATED = 0.9  # of the trace of F, by its largest eigenvalue
+NOTHING_LEARNED = "nothing learned"
+# Recipes of views, the strongest first.
+MILDER = ("simclr", "byol", "stl10", "cifar", "digits")
+CHANGED = "changed flags need a new --workdir (more --epochs do not)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Diagnosis:
     """What was found, in words.
 
     Attributes:
-      state: `healthy`, `misaligned`, `collapsing` or `collapsed`.
+      state: `healthy`, `nothing learned`, `misaligned`, `collapsing` or `collapsed`.
       reasons: why, with the numbers.
       measured: the last measurement, a line each.
       levers: what predictor, stop-gradient, EMA and decay do in this run.
@@ -110,6 +116,11 @@ def judge(config: Config, entries: list[dict], epochs: list[dict]) -> Diagnosis:
       epochs: the lines of epochs.jsonl.
     """
     state, reasons = _state(config, entries)
+    views = verdict.of_epochs(epochs)
+    if views is not None:
+        reasons.insert(0, views.sentence)
+        if state == "healthy" and views.word != "better" and not views.too_easy:
+            state = NOTHING_LEARNED
     knn = [(entry["epoch"], entry["knn"]) for entry in epochs if "knn" in entry]
     if len(knn) > 1:
         (first, before), (last, after) = knn[0], knn[-1]
@@ -122,7 +133,7 @@ def judge(config: Config, entries: list[dict], epochs: list[dict]) -> Diagnosis:
         reasons,
         _measured(entries[-1]),
         _levers(config, entries[-1]),
-        _advice(state, config),
+        [*_advice(state, config), *_view_advice(state, views, entries[-1], config)],
         _limits(config),
     )
 
@@ -269,8 +280,38 @@ def _decay(config: Config, last: dict) -> str:
     return text
 
 
+def _view_advice(
+    state: str, views: verdict.ViewVerdict | None, last: dict, config: Config
+) -> list[str]:
+    """What may help an encoder that does not know its own views better than before."""
+    if views is None or (state != NOTHING_LEARNED and not views.too_easy):
+        return []
+    place = MILDER.index(config.data.views)
+    if views.too_easy:
+        stronger = ", ".join(f"--views={name}" for name in MILDER[:place])
+        return [
+            f"the views are too weak: {stronger or '--view_strength above 1'}",
+            CHANGED,
+        ]
+    lines = []
+    s = np.maximum(last["eigenvalues"], 0)
+    if s[0] > DOMINATED * s.sum():
+        lines.append(
+            f"--projector_output_bn: the mean direction holds {s[0] / s.sum():.0%} of "
+            "the trace of F, beside which W is about eps everywhere"
+        )
+    milder = [f"--views={name}" for name in MILDER[place + 1 :]]
+    if config.data.views == "simclr":
+        milder.insert(0, f"--view_strength={config.data.view_strength / 2:g}")
+    if milder:
+        lines.append(
+            f"the views may be too strong (--mode=preview): {', '.join(milder)}"
+        )
+    return [*lines, CHANGED]
+
+
 def _advice(state: str, config: Config) -> list[str]:
-    if state == "healthy":
+    if state in ("healthy", NOTHING_LEARNED):
         return []
     objective, optimizer = config.objective, config.optimizer
     name = config.predictor.predictor
@@ -307,7 +348,7 @@ def _advice(state: str, config: Config) -> list[str]:
             if own_rate:
                 lines.append("--predictor_lr_multiplier above 1 keeps alignment (#6)")
             lines.append("so does more --weight_decay (#7)")
-    return [*lines, "changed flags need a new --workdir (more --epochs do not)"]
+    return [*lines, CHANGED]
 
 
 def _limits(config: Config) -> list[str]:

@@ -24,6 +24,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tf_dpred.config import Config, FilesConfig, refuse
+from tf_dpred.evaluation import verdict
 from tf_dpred.records import flags_json, lines, results
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import json_files
@@ -147,6 +148,7 @@ def page(runs: Sequence[Run]) -> str:
     title = " beside ".join(run.name for run in runs)
     sections = [
         f"<h1>{html.escape(title)}</h1>",
+        *(_verdict(run) for run in runs),
         "<h2>Results</h2>",
         _table(["", *(run.name for run in runs)], _results(runs)),
         "<h2>Curves</h2>",
@@ -165,12 +167,34 @@ def page(runs: Sequence[Run]) -> str:
     )
 
 
+# Label-free measures of the representation, and how they are shown.
+QUALITY = {
+    "view_top1": "view retrieval: top-1",
+    "view_top5": "view retrieval: top-5",
+    "rankme": "RankMe",
+    "lidar": "LiDAR",
+    "alpha_req": "alpha-ReQ",
+    "view_alignment": "alignment of views",
+    "uniformity": "uniformity",
+}
 CURVES_CAPTION = (
     "Loss and feature std: means of an epoch; feature std is that of the normalised "
     "projections times sqrt(d), 1 = spread over the sphere, 0 = collapsed. kNN: top-1 "
-    "of the representation, epoch 0 untrained. Directions: effective rank of the "
-    "projections' covariance around their mean."
+    "of the representation, epoch 0 untrained. View retrieval: how often the nearest "
+    "second view is that of the same image. Directions: effective rank of the "
+    "projections' covariance around their mean. LiDAR: directions that "
+    "tell images apart."
 )
+
+
+def _verdict(run: Run) -> str:
+    """The sentence that says whether it was worth it."""
+    found = verdict.of_epochs(run.epochs)
+    said = [e["verdict"] for e in run.evaluations if "verdict" in e]
+    if not said and found is not None:
+        said = [found.sentence]
+    text = said[-1] if said else "not measured (--quality_every, or --mode=evaluate)"
+    return f"<p><b>{html.escape(run.name)}</b>: {html.escape(text)}.</p>"
 
 
 def _results(runs: Sequence[Run]) -> list[list[str]]:
@@ -190,6 +214,11 @@ def _results(runs: Sequence[Run]) -> list[list[str]]:
             (e[name] for e in reversed(run.epochs) if name in e), None
         )
 
+    def untrained(name: str) -> Callable[[Run], Any]:
+        return lambda run: next(
+            (e.get(name) for e in run.epochs if e["epoch"] == 0), None
+        )
+
     def top1(row: str) -> Callable[[Run], Any]:
         return lambda run: next(
             (_top1(e) for e in run.evaluations if _protocol(e) == row), None
@@ -200,16 +229,15 @@ def _results(runs: Sequence[Run]) -> list[list[str]]:
     add("steps", last("step"), ",")
     add("loss", last("loss"), ".4f")
     add("feature std x sqrt(d)", last("feature_std"), ".3f")
-    add("kNN, untrained", lambda run: _untrained(run), ".4f")
+    add("kNN, untrained", untrained("knn"), ".4f")
     add("kNN", last("knn"), ".4f")
+    for name, shown in QUALITY.items():
+        add(f"{shown}, untrained", untrained(name), ".4f")
+        add(shown, last(name), ".4f")
     # Every protocol, data set and encoder is a row.
     for row in dict.fromkeys(_protocol(e) for run in runs for e in run.evaluations):
         add(row, top1(row), ".4f")
     return [[name, *cells] for name, cells in rows.items()]
-
-
-def _untrained(run: Run) -> float | None:
-    return next((e.get("knn") for e in run.epochs if e["epoch"] == 0), None)
 
 
 def _protocol(evaluation: dict[str, Any]) -> str:

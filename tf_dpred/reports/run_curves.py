@@ -16,17 +16,19 @@ if TYPE_CHECKING:
 
 
 def svg(runs: Sequence[Run]) -> str:
-    """Loss, kNN, feature std and effective rank over time, as an SVG file.
+    """Loss, kNN, view retrieval, feature std, ranks over time, as an SVG file.
 
     Args:
       runs: each is a line in every panel.
     """
     with matplotlib.rc_context(style.SETTINGS | {"svg.fonttype": "none"}):
-        figure, axes = style.panels(2, 2, height=2.6)
+        figure, axes = style.panels(2, 3, height=2.6)
         for name, label, panel in (
             ("loss", "loss", axes[0]),
             ("knn", "kNN top-1", axes[1]),
-            ("feature_std", "feature std x sqrt(d)", axes[2]),
+            ("view_top1", "view retrieval top-1", axes[2]),
+            ("feature_std", "feature std x sqrt(d)", axes[3]),
+            ("lidar", "LiDAR", axes[5]),
         ):
             for index, run in enumerate(runs):
                 known = [e for e in run.epochs if name in e]
@@ -37,9 +39,9 @@ def svg(runs: Sequence[Run]) -> str:
             panel.set_ylabel(label)
         for index, run in enumerate(runs):
             x, y = ([e[k] for e in run.theory] for k in ("step", "centered_rank"))
-            _line(axes[3], x, y, run.name, index)
-        axes[3].set_xlabel("optimizer steps")
-        axes[3].set_ylabel("directions")
+            _line(axes[4], x, y, run.name, index)
+        axes[4].set_xlabel("optimizer steps")
+        axes[4].set_ylabel("directions")
         axes[0].legend()
         figure.tight_layout()
         text = io.StringIO()

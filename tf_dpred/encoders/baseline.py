@@ -1,0 +1,148 @@
+"""What an encoder is compared with: raw pixels, and encoders of other people."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import zipfile
+from pathlib import Path
+
+import keras
+
+from tf_dpred.config import Config, refuse
+from tf_dpred.encoders import restore, settings
+from tf_dpred.encoders.restore import Encoder
+from tf_dpred.records.workdir import Workdir
+
+ACCEPTED = (
+    "a keras.applications name, NAME:FILE with its weights from a file, a .keras file "
+    "of images to features, a work directory, or an export"
+)
+# Raw pixels of larger images are averaged down to this side.
+PIXELS = 32
+
+
+@keras.saving.register_keras_serializable("tf_dpred")
+class ApplicationInput(keras.layers.Layer):
+    """Images in [0, 255] -> what a network of `keras.applications` takes.
+
+    Args:
+      application: its name.
+    """
+
+    def __init__(self, application: str, **kwargs):
+        super().__init__(**kwargs)
+        self.application = application
+
+    def call(self, images):
+        images = keras.ops.cast(images, self.compute_dtype)
+        return _module(self.application).preprocess_input(images)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "application": self.application}
+
+
+def pixels(config: Config) -> Encoder:
+    """The images themselves as features, [n, s s 3] with s at most `PIXELS`."""
+    size = config.data.image_size
+    images = keras.Input((size, size, 3))
+    x = images
+    if size > PIXELS:
+        x = keras.layers.Resizing(PIXELS, PIXELS, antialias=True)(x)
+    network = keras.Model(images, keras.layers.Flatten()(x))
+    return Encoder(network, config, "pixels", 0)
+
+
+def open_baseline(name: str, config: Config) -> Encoder:
+    """The encoder that `--baseline` names.
+
+    Args:
+      name: see `ACCEPTED`.
+      config: of the encoder beside it, whose preparation of images it shares unless it
+        is a run or an export of its own.
+
+    Raises:
+      Refused: there is no such encoder, or it does not take square RGB images.
+    """
+    path = Path(name)
+    if path.is_dir():
+        found = _of_directory(path)
+    elif path.suffix == ".keras":
+        found = _of_file(path, config)
+    else:
+        found = _of_application(name, config)
+    return dataclasses.replace(found, which=f"baseline {path.name}")
+
+
+def _of_directory(path: Path) -> Encoder:
+    is_run = Workdir(path).flags.exists()
+    if not is_run and settings.find_export(path) is None:
+        refuse("baseline", str(path), ACCEPTED)
+    place = "workdir" if is_run else "export_dir"
+    return restore.open_encoder(settings.of_encoder({place: str(path)}))
+
+
+def _of_file(path: Path, config: Config) -> Encoder:
+    try:
+        model = keras.saving.load_model(path, safe_mode=True)
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        detail = f" that cannot be loaded ({' '.join(str(error).split())})"
+        refuse("baseline", str(path), ACCEPTED, detail=detail)
+    shape = model.input_shape
+    square = isinstance(shape, tuple) and len(shape) == 4 and shape[3] == 3
+    if not square or shape[1] != shape[2]:
+        detail = f", which takes {shape}"
+        refuse("baseline", str(path), "a model of square RGB images", detail=detail)
+    return _encoder(model, config, shape[1] or config.data.image_size)
+
+
+def _of_application(name: str, config: Config) -> Encoder:
+    name, _, file = name.partition(":")
+    by_lower_case = {n.lower(): n for n in dir(keras.applications) if n[0].isupper()}
+    known = by_lower_case.get(name.lower())
+    if known is None:
+        refuse("baseline", name, ACCEPTED)
+    if file and not Path(file).is_file():
+        refuse("baseline", f"{name}:{file}", "NAME:FILE of a file with its weights")
+    build = getattr(keras.applications, known)
+    try:
+        # With its top for the size that it was trained at.
+        size = build(weights=None).input_shape[1]
+        backbone = build(
+            include_top=False,
+            weights=file or "imagenet",
+            input_shape=(size, size, 3),
+            pooling="avg",
+        )
+    # What h5py raises for a file of another kind or of other weights is ValueError or
+    # OSError; what Keras raises where there is no network is a bare Exception.
+    except Exception as error:
+        detail = f" whose weights cannot be had ({' '.join(str(error).split())})"
+        accepted = f"{known}, or {known}:FILE"
+        refuse("baseline", f"{name}:{file}" if file else name, accepted, detail=detail)
+    images = keras.Input((size, size, 3))
+    network = keras.Model(images, backbone(ApplicationInput(known)(images)))
+    return _encoder(network, config, size)
+
+
+def _module(application: str) -> types.ModuleType:
+    """The module of `keras.applications` that holds this function."""
+    for module in vars(keras.applications).values():
+        if isinstance(module, types.ModuleType) and hasattr(module, application):
+            return module
+    raise ValueError(f"Invalid application: received {application!r}.")
+
+
+def _encoder(model: keras.Model, config: Config, size: int) -> Encoder:
+    """Of a model: its first output, the mean of it where it is a map or tokens."""
+    images = keras.Input((size, size, 3))
+    features = model(images)
+    if isinstance(features, list | tuple):
+        features = features[0]
+    if len(features.shape) == 4:
+        features = keras.layers.GlobalAveragePooling2D()(features)
+    elif len(features.shape) == 3:
+        features = keras.layers.GlobalAveragePooling1D()(features)
+    sized = dataclasses.replace(config.data, image_size=size)
+    network = keras.Model(images, features)
+    return Encoder(network, dataclasses.replace(config, data=sized), "baseline", 0)
