@@ -74,9 +74,11 @@ def test_docs__run_from_top_to_bottom(home, capsys, caplog, monkeypatch):
             for line in text.replace("\\\n", "").splitlines():
                 run_command(line)
     out = capsys.readouterr().out
-    assert re.search(r"\| untrained +\| 0\.\d+ +\| 0\.\d+ +\| 0\.\d+", out)
-    assert re.search(r"\| online, step 2 +\| 0\.\d+ +\| 0\.\d+ +\| 0\.\d+", out)
-    assert re.search(r"\| from scratch +\| 0\.\d+", out)
+    cell = r"\| \d+\.\d \(\d+\.\d-\d+\.\d\) +"
+    assert re.search(rf"\| untrained +{2 * cell}\| +\| ", out)
+    assert re.search(rf"\| online, step 2 +{4 * cell}", out)
+    assert re.search(rf"\| from scratch +\| +\| +{2 * cell}", out)
+    assert re.search(r"Online, step 2: \w+ \w+ .*untrained: kNN 0\.\d+ \(", out)
     assert "(8, 32) (8, 16)" in out
     assert "(5,) (5, 32)" in out
     assert "wrote features.npz: 5 of 6 images, representations of length 32" in out
@@ -148,12 +150,17 @@ def check_results(workdir):
         for path in workdir.glob("evaluation/*/result.json")
     }
     assert set(found) == {
+        "evaluate-digits-online",
+        "finetune-0.01-digits-online",
         "finetune-0.1-digits-online",
+        "knn-digits-pixels",
+        "linear_eval-features-digits-pixels",
         "knn-digits-online",
         "knn-digits-untrained",
         "linear_eval-features-digits-online",
         "linear_eval-features-digits-untrained",
     }
+    assert found.pop("evaluate-digits-online")["step"] == 2
     for result in found.values():
         assert (result["train_size"], result["test_size"]) == (1437, 360)
         assert (result["train_split"], result["test_split"]) == ("train", "test")

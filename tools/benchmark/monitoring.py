@@ -45,8 +45,18 @@ class Features:
         self.features = {"bank": features(BANK), "test": features(TEST)}
 
 
+def random_views(size: int):
+    """As many views as the monitor measures."""
+    from tf_dpred.evaluation.views import IMAGES, HeldOutViews
+
+    shape = (2, IMAGES, size, size, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return HeldOutViews(*pixels, held_out=True)
+
+
 def main(argv: list[str]) -> None:
     from tf_dpred.callbacks.pictures import Pictures
+    from tf_dpred.callbacks.quality_monitor import QualityMonitor
     from tf_dpred.callbacks.tensorboard import TensorBoard
     from tf_dpred.callbacks.theory_monitor import TheoryMonitor
 
@@ -59,7 +69,8 @@ def main(argv: list[str]) -> None:
     knn = Features(config.data.image_size, model.online.output_shape[0][-1])
     drawn = np.zeros((400, 400, 3), np.uint8)
     pictures = Pictures(board, lambda: drawn, knn, 1)
-    for callback in (board, theory, pictures):
+    quality = QualityMonitor(lambda: random_views(config.data.image_size), 1, 1)
+    for callback in (board, theory, pictures, quality):
         callback.set_model(model)
     logs = {"loss": -1.0, "feature_std": 0.5, "tau": 0.99}
 
@@ -71,6 +82,7 @@ def main(argv: list[str]) -> None:
         "curves": point,
         "spectra": lambda: theory.measure(model.steps_done, logs),
         "pictures": pictures._draw_features,
+        "label-free measures": lambda: quality._measure(0, {}),
     }
     for call in calls.values():
         call()

@@ -151,7 +151,7 @@ def monitoring(options: Options) -> list[Table]:
     """The cost of each kind of record, in ms and as a share of the steps in between.
 
     Curves every 50 steps (--log_every), spectra and pictures every 390 (an epoch of
-    CIFAR-10 at batch 128).
+    CIFAR-10 at batch 128), label-free measures every fifth of those (--quality_every).
     """
     rows, values = [], {}
     for name, flags in options.steps.items():
@@ -163,7 +163,8 @@ def monitoring(options: Options) -> list[Table]:
         found, about, _ = run(commands, options.rounds)
         middle = {worker: medians(v) for worker, v in found.items()}
         step = 1e3 * about["step"]["batch"] / middle["step"]["images/s"]
-        for kind, steps in (("curves", 50), ("spectra", 390), ("pictures", 390)):
+        intervals = {"curves": 50, "spectra": 390, "pictures": 390}
+        for kind, steps in (intervals | {"label-free measures": 5 * 390}).items():
             cost = middle["monitoring"][kind]
             rows.append((f"{name}: {kind}", cost, step, f"{cost / (steps * step):.3%}"))
         values[name] = found
