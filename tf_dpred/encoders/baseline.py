@@ -67,10 +67,12 @@ def open_baseline(name: str, config: Config) -> Encoder:
     path = Path(name)
     if path.is_dir():
         found = _of_directory(path)
+    elif (known := _application(name)) is not None:
+        found = _of_application(known, name.partition(":")[2], config)
     elif path.suffix == ".keras":
         found = _of_file(path, config)
     else:
-        found = _of_application(name, config)
+        refuse("baseline", name, ACCEPTED)
     return dataclasses.replace(found, which=f"baseline {path.name}")
 
 
@@ -96,15 +98,16 @@ def _of_file(path: Path, config: Config) -> Encoder:
     return _encoder(model, config, shape[1] or config.data.image_size)
 
 
-def _of_application(name: str, config: Config) -> Encoder:
-    name, _, file = name.partition(":")
-    by_lower_case = {n.lower(): n for n in dir(keras.applications) if n[0].isupper()}
-    known = by_lower_case.get(name.lower())
-    if known is None:
-        refuse("baseline", name, ACCEPTED)
+def _application(name: str) -> str | None:
+    """The name in `keras.applications` that NAME or NAME:FILE means."""
+    names = {n.lower(): n for n in dir(keras.applications) if n[0].isupper()}
+    return names.get(name.partition(":")[0].lower())
+
+
+def _of_application(name: str, file: str, config: Config) -> Encoder:
     if file and not Path(file).is_file():
         refuse("baseline", f"{name}:{file}", "NAME:FILE of a file with its weights")
-    build = getattr(keras.applications, known)
+    build = getattr(keras.applications, name)
     try:
         # With its top for the size that it was trained at.
         size = build(weights=None).input_shape[1]
@@ -118,10 +121,10 @@ def _of_application(name: str, config: Config) -> Encoder:
     # OSError; what Keras raises where there is no network is a bare Exception.
     except Exception as error:
         detail = f" whose weights cannot be had ({' '.join(str(error).split())})"
-        accepted = f"{known}, or {known}:FILE"
+        accepted = f"{name}, or {name}:FILE"
         refuse("baseline", f"{name}:{file}" if file else name, accepted, detail=detail)
     images = keras.Input((size, size, 3))
-    network = keras.Model(images, backbone(ApplicationInput(known)(images)))
+    network = keras.Model(images, backbone(ApplicationInput(name)(images)))
     return _encoder(network, config, size)
 
 

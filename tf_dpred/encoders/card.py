@@ -70,8 +70,7 @@ def describe(encoder: Encoder, workdir: Path) -> dict[str, Any]:
         "evaluations": [
             result
             for result in results.read_all(workdir)
-            if result.get("weights") == encoder.fingerprint
-            and "verdict" not in result
+            if result.get("weights") == encoder.fingerprint and "verdict" not in result
         ],
         "flags": {name: v for name, v in flags.items() if name not in _LEFT_OUT},
         "versions": devices.versions(),

@@ -106,7 +106,7 @@ def evaluations(config: Config, beside: str | None = None) -> tuple[Found, Encod
         "raw pixels": baseline.pixels(trained.config),
         "untrained": restore.untrained(trained.config),
         ours: trained,
-        **{other.which: other for other in others},
+        **{other.which.removeprefix("baseline "): other for other in others},
     }
     rates: dict[str, dict[str, Rate]] = {name: {} for name in rows}
     captions: list[str] = []

@@ -22,13 +22,17 @@ _KNOWN = {
     "weights?": str,
 }
 # What pages read of an evaluation that is there, ...
-_SHAPE = ({**_KNOWN, "top1": float}, {**_KNOWN, "finetuned": {"top1": float}})
+_SHAPE = (
+    {**_KNOWN, "top1": float},
+    {**_KNOWN, "finetuned": {"top1": float}},
+    {**_KNOWN, "verdict": str},
+)
 # ... and what is printed of one that is not computed again.
 _TRAINED = {"learning_rate": float, "top1": float, "top5": float}
 _WHOLE = (
     {**_KNOWN, **_TRAINED},
     {**_KNOWN, "k": int, "temperature": float, "top1": float},
-    {**_KNOWN, "finetuned": _TRAINED, "from_scratch": _TRAINED},
+    {**_KNOWN, "finetuned": _TRAINED, "from_scratch?": _TRAINED},
 )
 
 
