@@ -88,7 +88,10 @@ def test_views__a_collapse_stays_one():
 
 
 def test_views__not_measured_before_training_is_no_verdict():
-    assert judged([entry(1)], epochs(0.008, 0.006)[1:]).state == "healthy"
+    before, after = epochs(0.008, 0.006)
+    assert judged([entry(1)], [after]).state == "healthy"
+    for damaged in ({"view_top1": 7.0}, {"view_images": 0}):
+        assert judged([entry(1)], [before, after | damaged]).state == "healthy"
 
 
 def test_advice__a_dominating_mean_names_the_output_bn():

@@ -19,7 +19,7 @@ from typing import Any
 
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data.bad_images import BadImages, named_errors
-from tf_dpred.data.views import view_pair
+from tf_dpred.data.views import of_config
 from tf_dpred.encoders import baseline, restore
 from tf_dpred.encoders.restore import Encoder
 from tf_dpred.evaluation import labelled, verdict, views
@@ -169,7 +169,7 @@ def _without_labels(
 ) -> dict[str, dict[str, Any]]:
     """The label-free measures by row, on the same views of the same images."""
     trained = next(iter(rows.values())).config
-    pair = view_pair(trained.data.views, trained.data.view_strength)
+    pair = of_config(trained)
     with named_errors():
         made = views.open_views(
             config, pair, None, BadImages(config.data.max_bad_images)

@@ -140,7 +140,7 @@ def of_views(untrained: Mapping, trained: Mapping, part: str = "") -> ViewVerdic
         Rate(m[f"{part}view_top1"], m["view_images"]) for m in (trained, untrained)
     )
     found = Comparison(*rates)
-    images = "held-out images" if trained["view_held_out"] else "training images"
+    images = "held-out images" if trained.get("view_held_out") else "training images"
     sentence = found.sentence("untrained", "view retrieval", images)
     too_easy = found.word == "not distinguishable" and found.other.value >= EASY
     if found.word != "better":
@@ -157,7 +157,11 @@ def of_epochs(epochs: Sequence[Mapping]) -> ViewVerdict | None:
     Returns:
       None where the untrained and the trained network were not both measured.
     """
-    measured = [entry for entry in epochs if "view_top1" in entry]
+    measured = [
+        entry
+        for entry in epochs
+        if 0 <= entry.get("view_top1", -1) <= 1 and entry.get("view_images", 0) >= 1
+    ]
     if len(measured) < 2 or measured[0]["epoch"] != 0:
         return None
     return of_views(measured[0], measured[-1])

@@ -6,6 +6,19 @@ EPOCH = {
     "loss?": float,
     "feature_std?": float,
     "knn?": float,
+    **{
+        f"{name}?": float
+        for name in (
+            "view_top1",
+            "view_top5",
+            "rankme",
+            "lidar",
+            "alpha_req",
+            "view_alignment",
+            "uniformity",
+            "view_images",
+        )
+    },
 }
 _MEASURED = {
     "step": int,
