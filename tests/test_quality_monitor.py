@@ -123,10 +123,11 @@ def images(count, seed=0):
 
 def opened(**settings):
     config = Config.from_dict({"image_size": 8, **settings})
-    return views.open_views(config, view_pair("digits"), None, BadImages())
+    found = views.held_out_source(config, BadImages())
+    return views.HeldOutViews.of_source(*found, view_pair("digits"), 8)
 
 
-def test_open_views__of_the_test_split_and_always_the_same():
+def test_held_out__of_the_test_split_and_always_the_same():
     found, again = opened(), opened(seed=7)
     assert found.held_out and found.first.shape == (360, 8, 8, 3)
     np.testing.assert_array_equal(found.first, again.first)
@@ -137,7 +138,7 @@ def test_open_views__of_the_test_split_and_always_the_same():
 
 
 @pytest.mark.parametrize(("splits", "held"), [(("train", "val"), True), ("", False)])
-def test_open_views__of_a_folder_without_labels(tmp_path, splits, held):
+def test_held_out__of_a_folder_without_labels(tmp_path, splits, held):
     for split in splits or ("a", "b"):
         (tmp_path / split).mkdir()
         for i, image in enumerate(images(6 if split == "val" else 9)):
@@ -148,11 +149,10 @@ def test_open_views__of_a_folder_without_labels(tmp_path, splits, held):
     assert len(found.first) == (6 if held else 18)
 
 
-def test_open_views__of_a_source():
-    config = Config.from_dict({"image_size": 8})
+def test_held_out__of_a_source():
     source = from_arrays(images(20))
-    found = views.open_views(config, view_pair("digits"), source, BadImages())
-    assert not found.held_out and len(found.first) == 20
+    found = views.held_out_source(Config(), BadImages(), None, source)
+    assert found == (source, False)
 
 
 # The best checkpoint.

@@ -19,7 +19,7 @@ from tf_dpred.data.own_views import OwnViews, Views
 from tf_dpred.data.source import Source
 from tf_dpred.encoders import initial
 from tf_dpred.evaluation.labelled import Labelled
-from tf_dpred.evaluation.views import open_views
+from tf_dpred.evaluation.views import HeldOutViews, held_out_source
 from tf_dpred.networks import backbones
 from tf_dpred.records import checkpoints, flags_json, own, provenance
 from tf_dpred.records.lock import Lock
@@ -145,8 +145,10 @@ class Pretraining:
             refuse("keep_best", best, "view_top1 where there is no labelled test split")
         quality = None
         if self.place.is_chief and config.evaluation.quality_every:
+            held_out = held_out_source(config, self.bad_images, found, source)
+            size = config.data.image_size
             quality = QualityMonitor(
-                lambda: open_views(config, self.pair, source, self.bad_images),
+                lambda: HeldOutViews.of_source(*held_out, self.pair, size),
                 config.evaluation.quality_every,
                 config.training.epochs,
             )

@@ -171,8 +171,9 @@ def _without_labels(
     trained = next(iter(rows.values())).config
     pair = of_config(trained)
     with named_errors():
-        made = views.open_views(
-            config, pair, None, BadImages(config.data.max_bad_images)
+        bad_images = BadImages(config.data.max_bad_images)
+        made = views.HeldOutViews.of_source(
+            *views.held_out_source(config, bad_images), pair, trained.data.image_size
         )
         facts = {
             "view_images": len(made.first),

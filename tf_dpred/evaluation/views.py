@@ -39,9 +39,9 @@ class HeldOutViews:
 
     @classmethod
     def of_source(
-        cls, source: Source, pair: ViewPair, size: int, *, held_out: bool
+        cls, source: Source, held_out: bool, pair: ViewPair, size: int
     ) -> HeldOutViews:
-        """The views of some images of a source, at most `IMAGES`."""
+        """The views of some images of `held_out_source`, at most `IMAGES`."""
         count = min(IMAGES, source.num_examples)
         views = pipeline.training_views(source, pair, size, count, seed=SEED)
         first, second = next(iter(views))
@@ -59,34 +59,36 @@ class HeldOutViews:
         return HeldOutViews(to_size(self.first), to_size(self.second), self.held_out)
 
 
-def open_views(
-    config: Config, pair: ViewPair, training: Source | None, bad_images: BadImages
-) -> HeldOutViews:
-    """The views that an encoder is judged by.
+def held_out_source(
+    config: Config,
+    bad_images: BadImages,
+    found: datasets.DataSet | None = None,
+    training: Source | None = None,
+) -> tuple[Source, bool]:
+    """The images that an encoder is judged by without labels.
 
     They are of `--eval_test_split`, else of the data set's own test split, of one with
-    labels if there is one; else of the images that were trained on.
+    labels if there is one; else the images that are trained on.
 
     Args:
       config: of the data set.
-      pair: the recipe that the encoder is trained with.
+      bad_images: counts the images that cannot be used.
+      found: the data set, if it was found already.
       training: a source that the run was given in place of a data set's name.
-      bad_images: counts the files of a folder that cannot be used.
+
+    Returns:
+      The images, and whether they are no training images.
 
     Raises:
       Refused: there is no such split.
     """
-    size = config.data.image_size
     if training is not None:
-        return HeldOutViews.of_source(training, pair, size, held_out=False)
-    found = datasets.of_config(config)
+        return training, False
+    found = found or datasets.of_config(config)
     split = config.evaluation.eval_test_split or found.held_out_split()
     if split is None:
-        source = datasets.training_source(config, bad_images, found)
-    else:
-        source = found.open(split, None, bad_images, "eval_test_split")
-    held_out = split is not None
-    return HeldOutViews.of_source(source, pair, size, held_out=held_out)
+        return datasets.training_source(config, bad_images, found), False
+    return found.open(split, None, bad_images, "eval_test_split"), True
 
 
 class ViewMeasures:

@@ -297,8 +297,9 @@ def _view_advice(
     s = np.maximum(last["eigenvalues"], 0)
     if s[0] > DOMINATED * s.sum():
         lines.append(
-            f"--projector_output_bn: the mean direction holds {s[0] / s.sum():.0%} of "
-            "the trace of F, beside which W is about eps everywhere"
+            f"the mean direction holds {s[0] / s.sum():.0%} of the trace of F, and W is "
+            "about eps elsewhere; --projector_output_bn and --predictor=mlp spread the "
+            "features, which alone taught an encoder nothing where it was tried"
         )
     milder = [f"--views={name}" for name in MILDER[place + 1 :]]
     if config.data.views == "simclr":
