@@ -62,9 +62,10 @@ def run(config: Config, files: FilesConfig) -> None:
 
     Raises:
       Refused: see `evaluations`.
-      OSError: the verdict could not be written.
+      OSError: a result could not be written; the table holds it.
     """
-    found, encoder = evaluations(config, files.baseline)
+    made: list[Evaluation] = []
+    found, encoder = evaluations(config, files.baseline, made)
     said = sentence(found)
     result = {
         "mode": "evaluate",
@@ -75,16 +76,23 @@ def run(config: Config, files: FilesConfig) -> None:
         "weights": encoder.fingerprint,
         "verdict": said,
     }
-    print(f"{table(found)}\n\n{said[0].upper()}{said[1:]}.")
+    print(f"{table(found)}\n\n{said[0].upper()}{said[1:]}.", flush=True)
+    for evaluation in made:
+        evaluation.check_written()
     results.write(Path(config.training.workdir), result)
 
 
-def evaluations(config: Config, beside: str | None = None) -> tuple[Found, Encoder]:
+def evaluations(
+    config: Config,
+    beside: str | None = None,
+    made: list[Evaluation] | None = None,
+) -> tuple[Found, Encoder]:
     """All numbers of an encoder and of what it is compared with.
 
     Args:
       config: of `encoders.settings.of_encoder`.
       beside: value of `--baseline`.
+      made: takes the evaluations, whose `check_written` is left to the caller.
 
     Returns:
       The numbers, and the encoder.
@@ -112,7 +120,7 @@ def evaluations(config: Config, beside: str | None = None) -> tuple[Found, Encod
     captions: list[str] = []
     has_labels = labelled.open_splits(config, BadImages(config.data.max_bad_images))
     if has_labels is not None:
-        rates, captions = _with_labels(config, rows, ours)
+        rates, captions = _with_labels(config, rows, ours, made)
     measures = _without_labels(config, rows)
     first = next(iter(measures.values()))
     held_out = "held-out" if first["view_held_out"] else "training"
@@ -125,7 +133,10 @@ def evaluations(config: Config, beside: str | None = None) -> tuple[Found, Encod
 
 
 def _with_labels(
-    config: Config, rows: Mapping[str, Encoder], ours: str
+    config: Config,
+    rows: Mapping[str, Encoder],
+    ours: str,
+    made: list[Evaluation] | None,
 ) -> tuple[dict[str, dict[str, Rate]], list[str]]:
     """Top-1 by row and column, and what it was measured on."""
     rates: dict[str, dict[str, Rate]] = {name: {} for name in rows}
@@ -134,13 +145,16 @@ def _with_labels(
     # A batch that is too large for the few labels is refused before all else.
     for name in sorted(rows, key=lambda row: row != ours):
         evaluation = Evaluation(config, rows[name])
+        used = [evaluation]
         n = evaluation.test.num_examples
         if name not in ("raw pixels", "untrained"):
             for fraction in _fractions(config, evaluation):
                 chosen = dataclasses.replace(config.evaluation, label_fraction=fraction)
-                tuned = Evaluation(
+                few = Evaluation(
                     dataclasses.replace(config, evaluation=chosen), rows[name]
-                ).run("finetune", reuse=True)
+                )
+                used.append(few)
+                tuned = few.run("finetune", reuse=True)
                 column = f"{fraction:.0%} labels"
                 rates[name][column] = Rate(tuned["finetuned"]["top1"], n)
                 if name == ours:
@@ -148,6 +162,8 @@ def _with_labels(
         for column, mode in ((LINEAR, "linear_eval"), (KNN, "knn")):
             found = evaluation.run(mode, reuse=True)
             rates[name][column] = Rate(found["top1"], n)
+        if made is not None:
+            made += used
     caption = (
         f"{found['dataset']}: top-1 on {found['test_size']} images of "
         f"{found['test_split']}, {found['train_size']} of {found['train_split']} with "

@@ -297,7 +297,7 @@ def _view_advice(
     s = np.maximum(last["eigenvalues"], 0)
     if s[0] > DOMINATED * s.sum():
         lines.append(
-            f"the mean direction holds {s[0] / s.sum():.0%} of the trace of F, and W is "
+            f"the mean direction holds {s[0] / s.sum():.0%} of the trace of F, W is "
             "about eps elsewhere; --projector_output_bn and --predictor=mlp spread the "
             "features, which alone taught an encoder nothing where it was tried"
         )
