@@ -145,7 +145,7 @@ class Pretraining:
             refuse("keep_best", best, "view_top1 where there is no labelled test split")
         quality = None
         if self.place.is_chief and config.evaluation.quality_every:
-            held_out = held_out_source(config, self.bad_images, found, source)
+            held_out = held_out_source(config, self.bad_images, found, given.source)
             size = config.data.image_size
             quality = QualityMonitor(
                 lambda: HeldOutViews.of_source(*held_out, self.pair, size),

@@ -112,7 +112,7 @@ def evaluations(
     ours = f"{which}, step {trained.step}"
     rows = {
         "raw pixels": baseline.pixels(trained.config),
-        "untrained": restore.untrained(trained.config),
+        "untrained": restore.untrained(trained.config, trained.backbone),
         ours: trained,
         **{other.which.removeprefix("baseline "): other for other in others},
     }

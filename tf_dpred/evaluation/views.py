@@ -13,6 +13,7 @@ from tf_dpred import quality
 from tf_dpred.config import Config
 from tf_dpred.data import datasets, pipeline
 from tf_dpred.data.bad_images import BadImages
+from tf_dpred.data.own_views import OwnViews
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import ViewPair
 
@@ -39,7 +40,7 @@ class HeldOutViews:
 
     @classmethod
     def of_source(
-        cls, source: Source, held_out: bool, pair: ViewPair, size: int
+        cls, source: Source, held_out: bool, pair: ViewPair | OwnViews, size: int
     ) -> HeldOutViews:
         """The views of some images of `held_out_source`, at most `IMAGES`."""
         count = min(IMAGES, source.num_examples)
