@@ -13,7 +13,7 @@ from images import picture, write_bad, write_good
 from PIL import Image
 from test_recovery import assert_bit_equal, last, pretraining
 
-from tf_dpred.data import image_files, pipeline
+from tf_dpred.data import check, image_files, listing, pipeline
 from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.datasets import open_source
 from tf_dpred.data.preprocessing import Preprocessing
@@ -61,6 +61,26 @@ def test_stream__next_file_takes_the_place(folders, tmp_path, monkeypatch):
     assert sorted(Path(path).name for path, _ in lines) == sorted(bad)
     for path, reason in lines:
         assert bad[Path(path).name] in reason
+
+
+def test_folder__a_pipe_in_place_of_a_listed_file(tmp_path):
+    """Reading it would wait for ever: it is left out by whoever reads images."""
+    for index in range(6):
+        Image.fromarray(picture(seed=index)).save(tmp_path / f"{index}.png")
+    register = BadImages()
+    source = open_source("folder", None, str(tmp_path), bad_images=register)
+    found = listing.Listing(tmp_path)
+    (tmp_path / "2.png").unlink()
+    os.mkfifo(tmp_path / "2.png")
+    views = pipeline.training_views(source, view_pair("cifar"), 16, 3, seed=1)
+    assert len(list(views.take(4))) == 4
+    (images,) = pipeline.evaluation_images(source, Preprocessing(), 24, 6).map(
+        lambda images, labels: images
+    )
+    np.testing.assert_array_equal(images[2], images[3])
+    assert list(register._reasons.values()) == ["a named pipe, not a regular file"]
+    known = list(check.unusable(tmp_path, found.names))
+    assert known == [("2.png", "a named pipe, not a regular file")]
 
 
 def test_labels__follow_the_image(tmp_path):

@@ -1,6 +1,7 @@
 """The checkpoint file: whole or refused, never half or wrong."""
 
 import errno
+import os
 
 import numpy as np
 import pytest
@@ -241,3 +242,11 @@ def test_find__none_at_all_and_a_damaged_one(tmp_path):
     checkpoints.best_path_of(tmp_path, 3).write_bytes(b"cut")
     with pytest.raises(Refused, match=r"'best' \(.* is damaged .*one that is whole"):
         checkpoints.find(tmp_path, "best")
+
+
+def test_list_all__a_pipe_is_no_checkpoint(tmp_path):
+    """To read from it would wait for ever."""
+    path = checkpoints.path_of(tmp_path, 3)
+    os.mkfifo(path)
+    assert checkpoints.list_all(tmp_path) == []
+    assert checkpoints.others(tmp_path) == [path]

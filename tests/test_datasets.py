@@ -282,6 +282,14 @@ def test_folder__errors(tmp_path):
     assert_refuses("the class 'cow' in", open_source, "folder", "val", str(tmp_path))
 
 
+def test_folder__a_test_split_of_other_classes_is_passed_over(tmp_path, caplog):
+    """Pre-training needs no labels; whoever names the split is refused."""
+    for path in ("train/cat/1", "train/dog/2", "val/cow/3", "test/dog/4"):
+        save(tmp_path / f"{path}.png")
+    assert default_splits("folder", str(tmp_path)) == ("train", "test")
+    assert "val is not evaluated on: its class 'cow' is not in train" in caplog.text
+
+
 # TensorFlow Datasets -----------------------------------------------------------------
 
 

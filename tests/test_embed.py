@@ -1,5 +1,7 @@
 """Representations of a folder's images: what is written, left out and refused."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -46,17 +48,19 @@ def test_embed__rows_belong_to_files(exported, tmp_path, capsys, caplog):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["features", "images"]
 
 
-def test_embed__a_file_that_the_system_does_not_give(exported, tmp_path, caplog):
-    """Here, since it is a directory by the time it is read."""
+@pytest.mark.parametrize(
+    ("make", "kind"), [(os.mkdir, "a directory"), (os.mkfifo, "a named pipe")]
+)
+def test_embed__what_is_no_file_by_the_time_it_is_read(
+    exported, tmp_path, caplog, make, kind
+):
     names = list(write_pngs(tmp_path, 3))
-    (tmp_path / "dir.png").mkdir()
+    make(tmp_path / "other.png")
     given = {"export_dir": str(exported), "data_dir": str(tmp_path)}
     encode = embed.open_file_encoder(settings.of_encoder(given))
-    kept, outputs = embed.embed(encode, tmp_path, [*names, "dir.png"])
+    kept, outputs = embed.embed(encode, tmp_path, [*names, "other.png"])
     assert kept == names and len(outputs["projection"]) == 3
-    assert (
-        caplog.messages[-1] == f"left out dir.png: {tmp_path}/dir.png; Is a directory"
-    )
+    assert caplog.messages[-1] == f"left out other.png: {kind}, not a regular file"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """JSON files of a run: round trips, and one line for each kind of damage."""
 
+import os
+
 import pytest
 
 from tf_dpred.errors import Refused
@@ -29,8 +31,8 @@ def test_write__replaces_what_was_there(tmp_path):
         ('{"flags": ', "Expecting value"),
         ("", "Expecting value"),
         ("[1, 2]", "it holds a list, not an object"),
-        ("null", "it holds a NoneType, not an object"),
-        ("7", "it holds a int, not an object"),
+        ("null", "it holds null, not an object"),
+        ("7", "it holds a whole number, not an object"),
         (100_000 * "[", "it is nested too deeply"),
         ('{"a": ' + 5000 * "9" + "}", "4300 digits"),
         ("{}", "it lacks flags"),
@@ -85,7 +87,7 @@ def test_read_lines__what_stands_behind_the_last_line_break(tmp_path, tail, kept
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("null", "line 2: it holds a NoneType, not an object"),
+        ("null", "line 2: it holds null, not an object"),
         ("[]", "line 2: it holds a list, not an object"),
         ("{}", "line 2: it lacks epoch"),
         ('{"epoch": "1"}', "line 2: epoch is text, not a whole number"),
@@ -106,3 +108,14 @@ def test_read_lines__damaged(tmp_path):
     path.write_text('{"epoch": 1}\n{"epo\n{"epoch": 3}\n')
     with pytest.raises(Refused, match=r"with a damaged epochs\.jsonl"):
         json_files.read_lines(path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "directory"])
+@pytest.mark.parametrize("read", [json_files.read, json_files.read_lines])
+def test_read__no_regular_file_is_refused(tmp_path, read, make):
+    """To read from a pipe would wait for ever."""
+    make(tmp_path / "flags.json")
+    with pytest.raises(
+        Refused, match=r"damaged flags\.json \(it is not a regular file"
+    ):
+        read(tmp_path / "flags.json")

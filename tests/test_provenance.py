@@ -123,7 +123,7 @@ def test_changes__of_the_step(tmp_path):
 
 
 DAMAGED = [
-    ("null", "it holds a NoneType"),
+    ("null", "it holds null"),
     ("[]", "it holds a list"),
     ("{}", "it lacks flags"),
     ('{"flags": null}', "flags is null"),

@@ -1,5 +1,7 @@
 """The nearest neighbours of an image: list, picture and refusals."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -73,6 +75,7 @@ REFUSED = [
     ({"features": None}, "--features: received None, accepted: a file that --mode=em"),
     ({"features": "no.npz"}, r"--features: received '.*no.npz' \(.*No such file.*\)"),
     ({"features": "text"}, r"--features: received '.*text' \(File is not a zip file\)"),
+    ({"features": "pipe"}, "--features: received '.*pipe', accepted: a file that --m"),
     ({"features": "other.npz"}, "--features: .*no item named 'representation.npy'"),
     ({"features": "short.npz"}, r"--features: .* with \(2,\) files and \(3, 4\) repr"),
     ({"features": "wide.npz"}, "--features: .* with representations of length 5, acc"),
@@ -85,6 +88,8 @@ REFUSED = [
 def test_neighbours__refuses_in_one_line(given, message, exported, home):
     home, names = home
     (home / "text").write_text("no archive")
+    (home / "pipe").unlink(missing_ok=True)
+    os.mkfifo(home / "pipe")
     np.savez(home / "other.npz", files=names)
     np.savez(home / "short.npz", files=names[:2], representation=np.ones((3, 4)))
     np.savez(home / "wide.npz", files=names, representation=np.ones((6, 5)))

@@ -57,7 +57,7 @@ class Folder:
     def default_splits(self) -> tuple[str, str | None]:
         """The training split and the labelled test split, if there is one."""
         train, *others = self.splits
-        return train, next((name for name in others if self.labels(name)), None)
+        return train, next(filter(self._is_labelled, others), None)
 
     def held_out_split(self) -> str | None:
         """The labelled test split, or one without labels."""
@@ -111,8 +111,7 @@ class Folder:
         known, names = self._class_names(train), self._class_names(split)
         if known is None or names is None:
             return None
-        strange = sorted(set(names) - set(known))
-        if strange:
+        if strange := self._strange_classes(split):
             refuse(
                 "data_dir",
                 str(self.root),
@@ -124,6 +123,24 @@ class Folder:
             return None
         index = {name: label for label, name in enumerate(self._classes)}
         return np.array([index[name] for name in names]), len(index)
+
+    def _is_labelled(self, split: str) -> bool:
+        if strange := self._strange_classes(split):
+            logging.warning(
+                "%s is not evaluated on: its class %r is not in %s",
+                split,
+                printable(strange[0]),
+                next(iter(self.splits)),
+            )
+            return False
+        return self.labels(split) is not None
+
+    def _strange_classes(self, split: str) -> list[str]:
+        """Classes of a test split that the training split does not have, sorted."""
+        known, names = (
+            self._class_names(name) for name in (next(iter(self.splits)), split)
+        )
+        return [] if known is None or names is None else sorted({*names} - {*known})
 
     @functools.cached_property
     def _classes(self) -> list[str]:
@@ -182,7 +199,9 @@ def _source(
         return image_files.decode(image_files.read(example["file"])), example["label"]
 
     def load(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
-        image = image_files.decode_or_empty(image_files.read(example["file"]))
+        file = image_files.unless_special(example["file"])
+        content = tf.cond(file == "", lambda: "", lambda: image_files.read(file))
+        image = image_files.decode_or_empty(content)
 
         def replaced() -> tuple[tf.Tensor, tf.Tensor]:
             # Declared stateless, or --deterministic would not run it in parallel. Its
@@ -196,6 +215,9 @@ def _source(
 
         return tf.cond(tf.size(image) > 0, lambda: (image, example["label"]), replaced)
 
+    def guard(examples: Example) -> Example:
+        return {**examples, "file": image_files.unless_special(examples["file"])}
+
     return indexed(
         "folder",
         split,
@@ -206,4 +228,5 @@ def _source(
         fingerprint=hashlib.sha256(os.fsencode("\n".join(names))).hexdigest(),
         load=load,
         attempt=attempt,
+        guard=guard,
     )

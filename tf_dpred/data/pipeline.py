@@ -200,7 +200,11 @@ def training_views(
     else:
         # An attempt costs as much for one file as for a chunk of them.
         attempted = functools.partial(crops, source.attempt)
-        all_or_loaded = functools.partial(attempts.map_or, attempted, loaded)
+
+        def all_or_loaded(examples: Example, drawn: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            guarded = source.guard(examples) if source.guard else examples
+            return attempts.map_or(attempted, loaded, guarded, drawn)
+
         batches = batches.batch(chunk, drop_remainder=True)
         batches = batches.map(_as_it_is(all_or_loaded), **parallel)
     if distorted and not own:

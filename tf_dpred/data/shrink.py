@@ -145,7 +145,9 @@ def shrunk(path: tf.Tensor, short_side: int, quality: int) -> tf.Tensor:
       A string scalar; empty where the file cannot be used, or its copy would be larger
       than a JPEG can be.
     """
-    image = image_files.decode_or_empty(image_files.read_or_empty(path))
+    image = image_files.decode_or_empty(
+        image_files.read_or_empty(image_files.unless_special(path))
+    )
 
     def encoded() -> tf.Tensor:
         size = tf.cast(tf.shape(image)[:2], tf.float32)

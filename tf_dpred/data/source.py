@@ -42,6 +42,8 @@ class Source:
       attempt: equal to `load` to the bit and faster, but it raises an error where
         `load` replaces an image. Training tries it first. None if `load` never
         replaces.
+      guard: a batch of examples -> the same for `attempt`, without those whose reading
+        might never end; or None.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Source:
     examples: Callable[..., tf.data.Dataset]
     load: Load = load_stored
     attempt: Load | None = None
+    guard: Callable[[Example], Example] | None = None
 
 
 def from_arrays(
@@ -109,12 +112,13 @@ def indexed(
     fingerprint: str,
     load: Load = load_stored,
     attempt: Load | None = None,
+    guard: Callable[[Example], Example] | None = None,
 ) -> Source:
     """A source whose examples have an index: it is shuffled fully and skips for free.
 
     Args:
-      name, split, num_examples, labels, num_classes, fingerprint, load, attempt: as in
-        `Source` and `from_arrays`.
+      name, split, num_examples, labels, num_classes, fingerprint, load, attempt,
+        guard: as in `Source` and `from_arrays`.
       fields: int64 scalar -> the example of that index, without its label.
     """
     with tf.device("CPU:0"):
@@ -134,7 +138,15 @@ def indexed(
         )
 
     return Source(
-        name, split, num_examples, num_classes, fingerprint, examples, load, attempt
+        name,
+        split,
+        num_examples,
+        num_classes,
+        fingerprint,
+        examples,
+        load,
+        attempt,
+        guard,
     )
 
 

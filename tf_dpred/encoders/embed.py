@@ -58,7 +58,8 @@ class FileEncoder:
         Raises:
           tf.errors.OpError: one of them cannot be read or decoded.
         """
-        contents = [image_files.read(os.fsencode(path)) for path in paths]
+        known = image_files.unless_special(tf.constant([os.fsencode(p) for p in paths]))
+        contents = [image_files.read(path) for path in known]
         outputs = self.signature(encoded=tf.stack(contents))
         return {name: value.numpy() for name, value in outputs.items()}
 
@@ -177,7 +178,8 @@ def _encoded(
         ):
             raise
         if len(names) == 1:
-            reason = image_files.reason_of(error)
+            path = root / names[0]
+            reason = image_files.problem(path) or image_files.reason_of(error)
             logging.warning("left out %s: %s", printable(names[0]), reason)
             return []
     return [pair for name in names for pair in _encoded(encode, root, [name])]

@@ -98,7 +98,8 @@ def read_features(name: str | None) -> tuple[np.ndarray, np.ndarray]:
       Refused: no such file, or not one of --mode=embed.
     """
     accepted = "a file that --mode=embed wrote"
-    if name is None:
+    # To read from a pipe of that name would wait for ever.
+    if name is None or (Path(name).exists() and not Path(name).is_file()):
         refuse("features", name, accepted)
     try:
         # Not np.load, which takes files of other kinds as well.

@@ -65,7 +65,7 @@ def others(directory: Path) -> list[Path]:
 def _is_ours(path: Path) -> bool:
     """Whether a run wrote it, by its name: any other, as step-5.npz, is a user's."""
     found = re.fullmatch(r"(step|best)-([0-9]{8,18})", path.stem)
-    if found is None or path.is_dir():
+    if found is None or (path.exists() and not path.is_file()):
         return False
     name = path_of if found[1] == "step" else best_path_of
     return path == name(path.parent, int(found[2]))

@@ -45,7 +45,7 @@ def read(
     if not path.exists():
         return None
     try:
-        return _parsed(path.read_bytes(), shape)
+        return _parsed(_content(path), shape)
     except ValueError as error:
         refuse(
             flag,
@@ -81,12 +81,14 @@ def read_lines(
     """
     if not path.exists():
         return []
-    *lines, tail = path.read_bytes().split(b"\n")
-    if _is_json(tail):  # an editor may have removed the last line break
-        lines.append(tail)
     found: list[dict[str, Any]] = []
+    where = ""
     try:
-        for line in lines:
+        *lines, tail = _content(path).split(b"\n")
+        if _is_json(tail):  # an editor may have removed the last line break
+            lines.append(tail)
+        for number, line in enumerate(lines, start=1):
+            where = f"line {number}: "
             found.append(_parsed(line, shape))
         return found
     except ValueError as error:
@@ -94,7 +96,7 @@ def read_lines(
             flag,
             str(path.parent),
             "one JSON object per line",
-            detail=f" with a damaged {path.name} (line {len(found) + 1}: {error})",
+            detail=f" with a damaged {path.name} ({where}{error})",
         )
 
 
@@ -120,7 +122,7 @@ def mismatch(value: Any, shape: Any, name: str = "it") -> str | None:
     elif isinstance(shape, dict):
         if not isinstance(value, dict):
             if name == "it":
-                return f"it holds a {type(value).__name__}, not an object"
+                return f"it holds {_words(value)}, not an object"
             return f"{name} is {_words(value)}, not an object"
         inside = "" if name == "it" else f"{name}."
         if str in shape:
@@ -144,6 +146,13 @@ def _words(value: Any) -> str:
         return "null"
     kinds: dict[Any, str] = {list: "a list", dict: "an object", bool: "true or false"}
     return (kinds | _WORDS)[type(value)]
+
+
+def _content(path: Path) -> bytes:
+    """Of a regular file: to read from a pipe of that name would wait for ever."""
+    if not path.is_file():
+        raise ValueError("it is not a regular file")
+    return path.read_bytes()
 
 
 def _parsed(text: bytes, shape: Any) -> dict[str, Any]:
