@@ -327,6 +327,15 @@ def test_restore__a_finished_run_without_its_checkpoints_is_refused(finished, tm
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json*")}
 
 
+def test_restore__a_run_that_begins_anew_says_so(finished, tmp_path, caplog):
+    """Killed before it ended, and copied without its checkpoints."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "result.json").unlink()
+    assert pretraining(str(tmp_path)).restored is None
+    assert "epochs.jsonl goes up to step 10: the run begins anew" in caplog.text
+
+
 def test_restore__a_run_of_an_early_version_goes_on(finished, tmp_path, caplog):
     """Neither its flags.json nor its checkpoints have an identity."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)

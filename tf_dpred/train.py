@@ -321,6 +321,15 @@ class Pretraining:
                 detail=f", whose run ended at step {result.get('step', 0)} and whose "
                 "checkpoints are missing",
             )
+        before = json_files.read_lines(self.workdir.epochs, {"step": int})
+        if lost := max((entry["step"] for entry in before), default=0):
+            logging.warning(
+                "%s has no checkpoint, though %s goes up to step %d: the run begins "
+                "anew",
+                self.workdir.path,
+                self.workdir.epochs.name,
+                lost,
+            )
 
     def _check_workers_agree(self) -> None:
         """All workers must train one run: from one step, with the same settings."""

@@ -37,6 +37,7 @@ def run(config: Config, files: FilesConfig) -> int:
     for name, reason in unusable(root, names):
         bad += 1
         print(f"{printable(name)}\t{reason}", flush=True)
+    listing.log_depth(len(names))
     other = listing.left_out()
     logging.info(
         "%d images can be used, %d cannot%s",
@@ -56,7 +57,7 @@ def unusable(root: Path, files: Sequence[str]) -> Iterator[tuple[str, str]]:
     """
 
     def can_be_used(path: tf.Tensor) -> tf.Tensor:
-        content = image_files.read_or_empty(path)
+        content = image_files.read_or_empty(image_files.unless_special(path))
         return tf.size(image_files.decode_or_empty(content)) > 0
 
     readable = [file for file in files if os.access(root / file, os.R_OK)]

@@ -120,17 +120,21 @@ class Listing:
 
     def log_losses(self, broken: bool = False) -> None:
         """Says what is left out, in one line, and whether images have 16 bits."""
-        root = printable(str(self.root))
         if text := self.left_out(broken, ", which TensorFlow cannot read"):
+            root = printable(str(self.root))
             logging.warning("left out in %s: %s", root, text)
+        self.log_depth(LOOKED_AT)
+
+    def log_depth(self, most: int) -> None:
+        """Says whether PNG files have 16 bits; at most so many are looked at."""
         pngs = [file for file in self.files if file.lower().endswith(".png")]
-        looked_at = pngs[:: len(pngs) // LOOKED_AT + 1]
+        looked_at = pngs[:: max(1, -(-len(pngs) // most))]
         deep = [file for file in looked_at if _has_sixteen_bits(self.root / file)]
         if deep:
             logging.warning(
                 "in %s %d of %d PNG files that were looked at have 16 bits per channel "
                 "(%s): they are used as 8 bits, value / 256",
-                root,
+                printable(str(self.root)),
                 len(deep),
                 len(looked_at),
                 printable(deep[0]),
