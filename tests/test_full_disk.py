@@ -78,6 +78,31 @@ def test_epoch_log__is_complete_before_the_next_checkpoint(tmp_path, monkeypatch
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
 
 
+@pytest.mark.parametrize("failures", [1, 2])
+def test_checkpoints__none_before_the_epoch_log_is_complete(
+    tmp_path, monkeypatch, failures
+):
+    """A disk that fails for a moment at the end of an epoch, and then a power cut."""
+    real, failing = json_lines.write_whole, [True] * failures
+
+    def write_whole(path, text):
+        if path.name == "epochs.jsonl" and failing and failing.pop():
+            raise OSError(5, "Input/output error")
+        real(path, text)
+
+    def fail():
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(json_lines, "write_whole", write_whole)
+    with pytest.raises(RuntimeError):
+        pretraining(str(tmp_path), callbacks=[At(6, fail)]).train()
+    found = checkpoints.list_all(tmp_path / "checkpoints")
+    assert [checkpoints.step_of(path) for path in found] == [5][failures - 1 :]
+    assert pretraining(str(tmp_path)).train()["step"] == 10
+    lines = (tmp_path / "epochs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 2 MB."""

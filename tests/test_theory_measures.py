@@ -194,3 +194,21 @@ def test_monitor__no_line_for_what_is_not_finite(tmp_path):
     first[0, 0, 0] = np.nan
     toys.fit(model, (first, second), callbacks=[callback])
     assert read_lines(callback.path) == []
+
+
+def test_monitor__after_a_line_that_was_cut_short(tmp_path, monkeypatch):
+    """A disk that is full in the middle of a line, and later is not."""
+    callback = TheoryMonitor(tmp_path / "theory.jsonl")
+    callback.add({"step": 1})
+
+    def write(path, mode):
+        with open(path, mode) as file:
+            file.write('{"st')
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(callback.path), "open", write)
+        callback.add({"step": 2})
+    callback.add({"step": 3})
+    lines = callback.path.read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]

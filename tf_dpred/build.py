@@ -263,18 +263,6 @@ def callbacks(
     """
     training, objective = config.training, config.objective
     epoch_log = EpochLog(workdir.epochs, write=is_chief)
-    checkpoints = Checkpointing(
-        model,
-        workdir.checkpoints,
-        steps_per_epoch=steps_per_epoch,
-        every=training.checkpoint_every,
-        keep=training.keep_checkpoints,
-        best=training.keep_best,
-        background=training.background_checkpoints,
-        write=is_chief,
-        run=run,
-    )
-    preemption = Preemption(checkpoints)
 
     # First those that add to the logs: tau, skipped steps, the loss scale, kNN and the
     # label-free measures. A step that is not finite ends the run here, before anything
@@ -319,8 +307,22 @@ def callbacks(
         if training.profiled_steps:
             shown.append(Profile(str(workdir.tensorboard), *training.profiled_steps))
 
-    # Last those that save. An epoch's line is written before its checkpoint: a run that
-    # resumes there does not write the line again. Preemption, the last, ends the run.
+    checkpoints = Checkpointing(
+        model,
+        workdir.checkpoints,
+        steps_per_epoch=steps_per_epoch,
+        every=training.checkpoint_every,
+        keep=training.keep_checkpoints,
+        best=training.keep_best,
+        background=training.background_checkpoints,
+        write=is_chief,
+        run=run,
+        records=[epoch_log] if theory is None else [epoch_log, theory],
+    )
+
+    # Last those that save: an epoch's line before its checkpoint. Preemption ends the
+    # run.
+    preemption = Preemption(checkpoints)
     saved = [epoch_log, checkpoints, preemption]
     return Callbacks(
         [*first, *extra, *shown, *saved], epoch_log, theory, checkpoints, preemption

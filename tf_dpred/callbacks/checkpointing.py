@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from absl import logging
 
+from tf_dpred.callbacks.json_lines import JsonLines
 from tf_dpred.config import refuse
 from tf_dpred.model import DirectPred
 from tf_dpred.records import checkpoints
@@ -37,6 +38,8 @@ class Checkpointing(keras.callbacks.Callback):
       write: False for all but one of several workers, which have the same values.
       run: identity of the run, which its checkpoints carry; None: that of the
         checkpoint that is restored.
+      records: of the run; they are complete on the disk before a checkpoint is, since a
+        run that continues from there does not record again what came before it.
     """
 
     def __init__(
@@ -51,9 +54,11 @@ class Checkpointing(keras.callbacks.Callback):
         background: bool = False,
         write: bool = True,
         run: str | None = None,
+        records: Sequence[JsonLines] = (),
     ):
         super().__init__()
         self.run = run
+        self.records = records
         self.state = training_state(model)
         self.directory = directory
         self.steps_per_epoch = steps_per_epoch
@@ -115,7 +120,7 @@ class Checkpointing(keras.callbacks.Callback):
             checkpoint.
 
         Raises:
-          OSError: it could not be written.
+          OSError: it, or the records of before, could not be written.
         """
         step = self._model.steps_done
         if step == self._saved_step:
@@ -123,6 +128,8 @@ class Checkpointing(keras.callbacks.Callback):
         if not self.writes:
             self._saved_step = step
             return
+        for record in self.records:
+            record.complete()
         arrays = self._copies("")
         try:
             self.wait()

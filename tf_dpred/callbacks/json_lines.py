@@ -75,11 +75,18 @@ class JsonLines(keras.callbacks.Callback):
         write_whole(self.path, "".join(json.dumps(e) + "\n" for e in self.entries))
         self._incomplete = False
 
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        # Before the next checkpoint: a run resumed there would not record it again.
+    def complete(self) -> None:
+        """Writes what could not be written when it was added.
+
+        Raises:
+          OSError: it still cannot.
+        """
         if self._incomplete:
-            with contextlib.suppress(OSError):
-                self.write()
+            self.write()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        with contextlib.suppress(OSError):
+            self.complete()
 
 
 class EpochLog(JsonLines):

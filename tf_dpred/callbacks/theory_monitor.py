@@ -40,7 +40,8 @@ class TheoryMonitor(JsonLines):
         self._appends = False
 
     def save(self, entry: dict) -> None:
-        if not self._appends:  # the file may hold steps that come again
+        # The file may hold steps that come again, or end in the middle of a line.
+        if not self._appends or self._incomplete:
             super().save(entry)
             self._appends = True
             return
