@@ -398,6 +398,25 @@ def test_restore__damaged_checkpoint_is_passed_over(finished, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("lines", "lost"), [([0, 1], None), ([0], "2"), ([1], "1"), ([], "1, 2")], ids=str
+)
+def test_restore__names_epochs_whose_metrics_are_lost(
+    finished, tmp_path, caplog, lines, lost
+):
+    """A file that was cut, or removed: the checkpoints go further."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "epochs.jsonl"
+    found = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(found[line] for line in lines))
+    pretraining(str(tmp_path))
+    if lost is None:
+        assert "lacks epochs" not in caplog.text
+    else:
+        words = "epochs.jsonl lacks epochs that were trained, whose metrics are lost: "
+        assert f"{words}{lost}\n" in caplog.text
+
+
 def test_restore__other_variables_are_refused(tmp_path):
     model = toys.model()
     model.compile(SGD(), run_eagerly=True)

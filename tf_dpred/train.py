@@ -190,9 +190,22 @@ class Pretraining:
         step = self.model.steps_done
         self.callbacks.epoch_log.resume(step)
         self.callbacks.checkpoints.resume_best(self.callbacks.epoch_log.entries)
+        self._name_lost_epochs()
         if self.callbacks.theory is not None:
             self.callbacks.theory.resume(step)
         self._check_steps_per_execution()
+
+    def _name_lost_epochs(self) -> None:
+        """A checkpoint has no curves: what a damaged or removed file lacks is gone."""
+        known = {entry["epoch"] for entry in self.callbacks.epoch_log.entries}
+        done = range(1, self.model.steps_done // self.steps_per_epoch + 1)
+        lost = [str(epoch) for epoch in done if epoch not in known]
+        if lost and self.place.is_chief:
+            logging.warning(
+                "%s lacks epochs that were trained, whose metrics are lost: %s",
+                self.workdir.epochs,
+                ", ".join(lost),
+            )
 
     def train(self) -> dict[str, Any]:
         """Trains from the latest checkpoint, or the start, to the last epoch.
