@@ -96,10 +96,23 @@ def test_whole__a_file_system_that_does_not_rename(code, tmp_path, monkeypatch, 
 def test_whole__a_disk_that_fails_is_an_error(call, code, tmp_path, monkeypatch):
     (tmp_path / "a").write_text("before")
     monkeypatch.setattr(os, call, refusing(getattr(os, call), code))
-    with pytest.raises(OSError, match=os.strerror(code)):
+    with pytest.raises(OSError, match=os.strerror(code)) as failed:
         files.write_whole(tmp_path / "a", "text")
+    assert failed.value.filename == str(tmp_path / "a")
     assert (tmp_path / "a").read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_whole__a_disk_on_which_nothing_can_be_removed(tmp_path, monkeypatch):
+    """What failed first is what is said."""
+
+    def unlink(*arguments, **keywords):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "fsync", refusing(os.fsync, errno.EIO))
+    monkeypatch.setattr(os, "unlink", unlink)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        files.write_whole(tmp_path / "a", "text")
 
 
 def test_set_aside__a_file_system_that_does_not_rename(tmp_path, monkeypatch):

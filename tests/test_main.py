@@ -1,6 +1,7 @@
 """The program as its user runs it: from flags to a work directory."""
 
 import dataclasses
+import io
 import json
 import os
 import platform
@@ -19,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tf_dpred import errors, main, train
 from tf_dpred.config import Config, FilesConfig, TrainingConfig
-from tf_dpred.system import processor
+from tf_dpred.system import processor, terminal
 
 CHECKOUT = Path(__file__).parent.parent
 TINY = {
@@ -258,6 +259,18 @@ def test_main__what_is_no_bug_ends_with_one_line(
     found, (line,) = main_of(function, capsys=capsys, monkeypatch=monkeypatch)
     assert found == code
     assert line.startswith("tf_dpred: ") and message in line
+
+
+@pytest.mark.parametrize("code", [1, 2, 130])
+def test_main__the_exit_code_where_nobody_reads_the_line(code, monkeypatch):
+    """As after the terminal was closed."""
+
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    assert terminal.complain("tf_dpred", "interrupted", code) == code
 
 
 def main_of_a_bug():

@@ -1,5 +1,8 @@
 """The work directory: its layout, and what cannot be one."""
 
+import contextlib
+import os
+
 import pytest
 
 from tf_dpred.errors import Refused
@@ -36,3 +39,15 @@ def test_paths__lie_below_it(tmp_path):
     made = vars(Workdir(tmp_path))
     assert made.pop("path") == tmp_path and made.pop("given") == str(tmp_path)
     assert {path.parent for path in made.values()} == {tmp_path}
+
+
+def test_create__a_kill_leaves_nothing(tmp_path, monkeypatch):
+    """A file that is made and removed again would stay."""
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "unlink", killed)
+    with contextlib.suppress(KeyboardInterrupt):
+        Workdir(tmp_path).create()
+    assert list(tmp_path.iterdir()) == []

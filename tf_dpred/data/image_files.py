@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -251,6 +252,7 @@ def reason_of(error: tf.errors.OpError) -> str:
     lines = [line for line in lines if line and not line.startswith("[[")]
     text = lines[-1] if lines else type(error).__name__
     text = text.rpartition("}} ")[2].partition(" [Op:")[0]
+    text = re.sub(r"^Error in user-defined function .*? iterator: \S+: ", "", text)
     return text.removeprefix("assertion failed: [").removesuffix("]")
 
 

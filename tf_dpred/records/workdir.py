@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from pathlib import Path
 
 from tf_dpred.config import refuse
@@ -67,13 +68,13 @@ class Workdir:
                 self.given,
                 "a directory of this machine's file system (a bucket can be mounted)",
             )
-        probe = self.path / f".writable.{os.getpid()}"
         places = [self.path, *self.path.parents]
         made = [place for place in places if not os.path.lexists(place)]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
+            # A file without a name: nothing is left of it, whenever the process ends.
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
         except OSError as error:
             self.remove(made)
             refuse(

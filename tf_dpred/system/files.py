@@ -39,8 +39,12 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             _flush(file.fileno())
         replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        # What fails while it writes or flushes does not say where.
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
     _flush_directory(path.parent)
 

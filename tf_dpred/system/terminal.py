@@ -57,7 +57,8 @@ def run(name: str, program: Callable[[], int | None]) -> int:
 
 def complain(name: str, error: Exception | str, code: int) -> int:
     """Prints a line -> the exit code."""
-    print(f"{name}: " + " ".join(str(error).split()), file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody reads it: the code still says it
+        print(f"{name}: " + " ".join(str(error).split()), file=sys.stderr)
     return code
 
 
@@ -94,5 +95,6 @@ class _Quit:
         self.stderr = os.dup(2)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        os.write(self.stderr, f"{self.name}: interrupted\n".encode())
+        with contextlib.suppress(OSError):
+            os.write(self.stderr, f"{self.name}: interrupted\n".encode())
         os._exit(errors.INTERRUPTED)
