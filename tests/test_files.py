@@ -103,6 +103,22 @@ def test_whole__a_disk_that_fails_is_an_error(call, code, tmp_path, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_whole__a_directory_that_fails_is_named(tmp_path, monkeypatch):
+    """The second flush is that of the rename."""
+    real, calls = os.fsync, []
+
+    def fsync(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)) as failed:
+        files.write_whole(tmp_path / "a", "text")
+    assert failed.value.filename == str(tmp_path / "a")
+
+
 def test_whole__a_disk_on_which_nothing_can_be_removed(tmp_path, monkeypatch):
     """What failed first is what is said."""
 

@@ -16,6 +16,7 @@ from tf_dpred.data.source import from_arrays
 from tf_dpred.encoders import restore, settings
 from tf_dpred.errors import Refused
 from tf_dpred.records import checkpoints
+from tf_dpred.records import own as records_own
 from tf_dpred.train import Pretraining
 from tf_dpred.views import TwoViews, ViewPair, ViewSpec
 
@@ -301,3 +302,13 @@ def test_init__two_views(tmp_path):
     again = pretraining(tmp_path / "own", own=False, source=source(), epochs=1)
     assert again.pair.views.pair == pair
     again.lock.release()
+
+
+def test_store_backbone__a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    class Model:
+        def save(self, path):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as failed:
+        records_own._store_backbone(tmp_path / "backbone.keras", Model())
+    assert failed.value.filename == str(tmp_path / "backbone.keras")

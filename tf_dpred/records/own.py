@@ -147,7 +147,8 @@ def _store_backbone(path: Path, model: keras.Model) -> str | None:
     """Writes a model, or says why other programs could not load it."""
     unfinished = path.with_name(f".{path.name}")  # Keras asks for this suffix
     try:
-        model.save(unfinished)
+        with files.errors_named(path):
+            model.save(unfinished)
         with zipfile.ZipFile(unfinished) as archive:
             config = json.loads(archive.read("config.json"))
         if strange := sorted(set(_strange(config))):

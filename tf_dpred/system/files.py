@@ -33,20 +33,29 @@ def whole(path: Path) -> Iterator[BinaryIO]:
       OSError: it could not be written; nothing is left behind; the old file is intact.
     """
     temporary = _temporary(path)
+    with errors_named(path):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                _flush(file.fileno())
+            replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        _flush_directory(path.parent)
+
+
+@contextlib.contextmanager
+def errors_named(path: Path) -> Iterator[None]:
+    """Adds the file to errors that do not say it, as those of writing and flushing."""
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            _flush(file.fileno())
-        replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        # What fails while it writes or flushes does not say where.
-        if isinstance(error, OSError) and error.filename is None:
+        yield
+    except OSError as error:
+        if error.filename is None:
             error.filename = str(path)
         raise
-    _flush_directory(path.parent)
 
 
 def replace(source: Path, target: Path) -> None:

@@ -1,0 +1,1 @@
+"""Trains through faults at random and shows that nothing is lost."""
