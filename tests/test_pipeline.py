@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_dpred.data import image_ops, pipeline, random_views
 from tf_dpred.data.datasets import open_source
+from tf_dpred.data.device_views import ViewsFromCrops
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import from_arrays
 from tf_dpred.data.views import ViewPair, ViewSpec, view_pair
@@ -140,7 +141,7 @@ def test_training_views__last_batch_made_on_the_device():
     settings = {"seed": 3, "keep_last": True}
     whole = take(pipeline.training_views(noise(5), pair, 12, 3, **settings), 2)
     parts = pipeline.training_views(noise(5), pair, 12, 3, distorted=False, **settings)
-    made = take(parts.map(pipeline.views_from_crops(pair)), 2)
+    made = take(parts.map(ViewsFromCrops(pair)), 2)
     for a, b in zip(whole, made, strict=True):
         assert len(a[0]) == len(b[0])
         np.testing.assert_allclose(a[0].astype(int), b[0], atol=1)
@@ -303,7 +304,7 @@ def test_training_views__distorted_on_the_device(replicas):
     split = {"seed": 3, "start_step": 1, "micro_batches": 2, "replicas": replicas}
     on_host = take(pipeline.training_views(*arguments, **split), 3)
     later = pipeline.training_views(*arguments, **split, distorted=False)
-    finish = pipeline.views_from_crops(pair)
+    finish = ViewsFromCrops(pair)
     for batch, expected in zip(later, on_host, strict=False):
         for view, other in zip(finish(*batch), expected, strict=True):
             assert view.dtype == tf.uint8

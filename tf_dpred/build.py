@@ -32,6 +32,7 @@ from tf_dpred.config import Config
 from tf_dpred.data import pipeline
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.datasets import DataSet
+from tf_dpred.data.device_views import ViewsFromCrops
 from tf_dpred.data.own_views import OwnViews
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
@@ -108,7 +109,7 @@ def model(
         skip_nonfinite=config.training.on_nonfinite == "skip",
         make_views=None
         if config.data.on_host or isinstance(pair, OwnViews)
-        else pipeline.views_from_crops(pair),
+        else ViewsFromCrops(pair),
     )
     rates = optimizer(config, learning_rate(config, steps_per_epoch))
     _set_rates_of_parts(rates, online, config, steps_per_epoch)

@@ -19,7 +19,7 @@ from tf_dpred.step.loss_scale import LossScale
 from tf_dpred.step.metrics import EqualMean, ViewMoments
 from tf_dpred.step.stop import StopRequest
 from tf_dpred.step.undo import Undo
-from tf_dpred.system import keras_settings, replicas
+from tf_dpred.system import keras_private, keras_settings, replicas
 
 
 @keras.saving.register_keras_serializable("tf_dpred")
@@ -93,7 +93,11 @@ class DirectPred(KerasModel):
         self.skip_nonfinite = skip_nonfinite
         self.make_views = make_views
         self.finite = FiniteCheck()
-        float16 = self.dtype_policy.compute_dtype == "float16"
+        # A backbone may have a policy of its own.
+        float16 = any(
+            layer.compute_dtype == "float16"
+            for layer in (self, *keras_private.all_layers(self))
+        )
         self.loss_scale = LossScale() if float16 else None
         self.loss_tracker = EqualMean("loss")
         self.feature_std = EqualMean("feature_std")
@@ -136,7 +140,8 @@ class DirectPred(KerasModel):
         Raises:
           ValueError: an argument that is not accepted, see `encoder.of_backbone`.
         """
-        if isinstance(predictor, str) and predictor not in PREDICTORS:
+        known = isinstance(predictor, str) and predictor in PREDICTORS
+        if not known and not isinstance(predictor, Predictor):
             raise ValueError(
                 f"Invalid predictor: received {predictor!r}, accepted: a Predictor, "
                 f"{', '.join(PREDICTORS)}."
@@ -250,9 +255,9 @@ class DirectPred(KerasModel):
         parts = self.distribute_strategy.num_replicas_in_sync * self.accumulation_steps
         total: list[tf.Tensor] = []
         losses, projections = [], []
+        tensors = batch.divisible(self._tensors(data), self.accumulation_steps)
         for micro_batch in zip(
-            *(tf.split(x, self.accumulation_steps) for x in self._tensors(data)),
-            strict=True,
+            *(tf.split(x, self.accumulation_steps) for x in tensors), strict=True
         ):
             # Without this, they run side by side and take the memory of all of them.
             with tf.control_dependencies(total):

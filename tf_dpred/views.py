@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import keras
@@ -99,10 +98,11 @@ class TwoViews(keras.layers.Layer):
         return tuple(keras.KerasTensor(shape, "uint8") for _ in range(2))
 
     def get_config(self) -> dict[str, Any]:
-        specs = [dataclasses.asdict(spec) for spec in self.pair]
         return {
             **super().get_config(),
-            "recipe": self.recipe if isinstance(self.recipe, str) else specs,
+            "recipe": self.recipe
+            if isinstance(self.recipe, str)
+            else self.pair.to_list(),
             "image_size": self.image_size,
             "strength": self.strength,
             "seed": self.seed,
@@ -112,16 +112,8 @@ class TwoViews(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> TwoViews:
         recipe = config["recipe"]
         if not isinstance(recipe, str):
-            config = {**config, "recipe": ViewPair(*map(_spec, recipe))}
+            config = {**config, "recipe": ViewPair.from_list(recipe)}
         return cls(**config)
-
-
-def _spec(fields: dict[str, Any]) -> ViewSpec:
-    """A `ViewSpec` from its fields, of which JSON makes tuples lists."""
-    values: dict[str, Any] = {
-        name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()
-    }
-    return ViewSpec(**values)
 
 
 def _pixels(batch: tf.Tensor) -> tf.Tensor:

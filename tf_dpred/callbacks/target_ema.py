@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -30,8 +32,13 @@ class TargetEMA(keras.callbacks.Callback):
 
     def __init__(self, schedule: Momentum | float):
         super().__init__()
+        if not callable(schedule) and not isinstance(schedule, numbers.Real):
+            raise ValueError(
+                f"TargetEMA: received {schedule!r}, accepted: a number in [0, 1] or a "
+                "function, such as schedules.ema_momentum('cosine', 0.99, total_steps)."
+            )
         self.schedule: Momentum = (
-            schedule if callable(schedule) else ConstantMomentum(schedule)
+            schedule if callable(schedule) else ConstantMomentum(float(schedule))
         )
 
     def get_config(self) -> dict:

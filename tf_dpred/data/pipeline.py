@@ -17,7 +17,7 @@ from tf_dpred.data.own_views import OwnViews
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.random_views import NUM_DRAWS
 from tf_dpred.data.source import Example, Load, Source, load_stored
-from tf_dpred.data.views import ViewPair, ViewSpec
+from tf_dpred.data.views import ViewSpec
 
 # Images are prepared in chunks of at most so many pixels and images. Many small images
 # go together, since each operation costs time; few large ones, since they need memory.
@@ -112,7 +112,7 @@ def training_views(
         each divides its rows into so many micro-batches. With more than one of both,
         rows are ordered such that each micro-batch holds the same examples, over all
         replicas, as it does on one.
-      distorted: False leaves flip, colour and blur to `views_from_crops`, on the device
+      distorted: False leaves flip, colour and blur to `ViewsFromCrops`, on the device
         that trains.
       labels: True adds the labels to each batch.
       keep_last: True ends an epoch with a smaller batch of the examples that fill none,
@@ -268,22 +268,6 @@ def with_measured(config: Config, source: Source) -> Config:
     }
     logging.info("--normalize=data: mean %s, std %s", texts["mean"], texts["std"])
     return Config.from_dict({**config.to_dict(), **texts})
-
-
-def views_from_crops(pair: ViewPair):
-    """The rest of `training_views` with `distorted` False, for any device.
-
-    Returns:
-      (first, second, draws1, draws2) of n examples -> two views, uint8 [n, S, S, 3].
-    """
-
-    def on_device(first, second, draws1, draws2) -> tuple[tf.Tensor, tf.Tensor]:
-        return (
-            random_views.distort_together(pair.first)(first, draws1),
-            random_views.distort_together(pair.second)(second, draws2),
-        )
-
-    return on_device
 
 
 def _epoch_seeds(seed: int, epoch: tf.Tensor) -> list[tf.Tensor]:

@@ -1,7 +1,7 @@
 """Random views: what is drawn, with which probability, and the named recipes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from tf_dpred.config import Config, Numbers, refuse
@@ -67,6 +67,22 @@ class ViewPair(NamedTuple):
 
     first: ViewSpec
     second: ViewSpec
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """The fields of both, for a config of Keras."""
+        return [asdict(spec) for spec in self]
+
+    @classmethod
+    def from_list(cls, both: list[dict[str, Any]]) -> "ViewPair":
+        """From what `to_list` gave, of which JSON makes tuples lists."""
+        return cls(*map(_spec, both))
+
+
+def _spec(config: dict[str, Any]) -> ViewSpec:
+    values: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in config.items()
+    }
+    return ViewSpec(**values)
 
 
 def _byol() -> ViewPair:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
+import numpy as np
 
 from tf_dpred.config import NetworkConfig, refuse
 from tf_dpred.networks import given, heads
@@ -99,12 +101,29 @@ def of_backbone(
             "a Functional or Sequential model with an Input, such as "
             "keras.Model(x, model(x)) with x = keras.Input(...)",
         )
+    if normalize is not None:
+        _check_statistics(normalize, backbone.input_shape[-1])
     if normalize is not None and given.takes_pixels(backbone):
         accepted = "one that does not normalise, or normalize=None"
         refuse("backbone", backbone.name, accepted)
     layer = None if normalize is None else Normalize(*normalize, name="normalize")
     projector_of = functools.partial(heads.make, projector_or_sizes)
     return join(given.copied(backbone), projector_of, name, layer)
+
+
+def _check_statistics(normalize: Any, channels: int) -> None:
+    """Refuses what is no mean and standard deviation of each channel."""
+    try:
+        mean, std = np.asarray(normalize, np.float64)
+        fits = mean.shape == std.shape == (channels,)
+        fits &= bool(np.all(np.isfinite(mean)) and np.all(std > 0))
+    except (TypeError, ValueError):  # other lengths, or no numbers
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"Invalid normalize: received {normalize!r}, accepted: (mean, std), of "
+            f"{channels} channels each, std above 0."
+        )
 
 
 def join(

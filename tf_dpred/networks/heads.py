@@ -48,10 +48,12 @@ def make(given: Sequence[int] | keras.Model, input_dim: int) -> keras.Model:
       ValueError: no size, or one below 1; a model that does not fit.
     """
     if not isinstance(given, keras.Model):
-        if not given or min(given) < 1:
+        if not isinstance(given, Sequence) or not (
+            given and all(isinstance(n, int) and n >= 1 for n in given)
+        ):
             raise ValueError(
                 f"Invalid projector: received {given!r}, accepted: at least one size, "
-                "each at least 1, or a model."
+                "each an integer of at least 1, or a model."
             )
         return mlp(given, input_dim)
     if not given.built:

@@ -34,6 +34,26 @@ def two_views(data: Any) -> tuple[tf.Tensor, tf.Tensor]:
     return given[0], given[1]
 
 
+def divisible(given: tuple[tf.Tensor, ...], parts: int) -> tuple[tf.Tensor, ...]:
+    """The tensors, of which micro-batches can be made.
+
+    Raises:
+      ValueError: their number of examples does not divide, and is known when the step
+        is traced; else the step raises tf.errors.InvalidArgumentError.
+    """
+    if parts == 1:
+        return given
+    accepted = f"a multiple of accumulation_steps={parts}."
+    known = given[0].shape[0]
+    if known is not None and known % parts:
+        raise ValueError(f"A batch: received {known} examples, accepted: {accepted}")
+    number = tf.shape(given[0])[0]
+    message = ["A batch: examples received", number, f", accepted: {accepted}"]
+    check = tf.debugging.Assert(number % parts == 0, message)
+    with tf.control_dependencies([check]):
+        return tuple(tf.identity(tensor) for tensor in given)
+
+
 def refuse(data: Any) -> NoReturn:
     """Raises ValueError with the shapes of a batch that holds something else."""
     shapes = tf.nest.map_structure(

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from tf_dpred.data import device_views  # noqa: F401, registers a kind of make_views
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.step.fitted_model import FittedModel
 from tf_dpred.step.metrics import EqualMean
@@ -47,6 +48,16 @@ class KerasModel(FittedModel):
         """The symbolic representation, as of a functional model."""
         return self.online.outputs[0]
 
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Of a batch of images, as of a functional model."""
+        return self.online.input_shape
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """Of a batch of representations, as of a functional model."""
+        return self.online.output_shape[0]
+
     def call(self, images, training: bool | None = None):
         """Images [n, h, w, c] -> the online network's representation [n, r]."""
         return self.online(images, training=training)[0]
@@ -86,6 +97,11 @@ class KerasModel(FittedModel):
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         return [self.loss_tracker, self.feature_std]
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """Of the numbers of `evaluate`, in its order."""
+        return [*super().metrics_names, self.view_retrieval.name]
 
     def reset_metrics(self) -> None:
         super().reset_metrics()
