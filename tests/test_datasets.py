@@ -1,7 +1,9 @@
 """Digits, folders, arrays and TFDS: contents, order, labels and every error line."""
 
 import ast
+import functools
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,13 @@ import pytest
 import tensorflow as tf
 
 from tf_dpred import data
+from tf_dpred.config import Config
 from tf_dpred.data import folder, image_ops
+from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.datasets import default_splits, open_source
 from tf_dpred.data.source import from_arrays
 from tf_dpred.errors import Refused
+from tf_dpred.evaluation import views
 
 RNG = np.random.default_rng(0)
 WEBP = ".webp" in folder.EXTENSIONS
@@ -279,7 +284,9 @@ def test_folder__errors(tmp_path):
     save(tmp_path / "train" / "cat" / "1.png")
     save(tmp_path / "val" / "cow" / "2.png")
     assert_refuses("accepted: train, val", open_source, "folder", "test", str(tmp_path))
-    assert_refuses("the class 'cow' in", open_source, "folder", "val", str(tmp_path))
+    evaluated = functools.partial(open_source, split_flag="eval_test_split")
+    assert_refuses("the class 'cow' in", evaluated, "folder", "val", str(tmp_path))
+    assert open_source("folder", "val", str(tmp_path)).num_classes is None
 
 
 def test_folder__a_test_split_of_other_classes_is_passed_over(tmp_path, caplog):
@@ -288,6 +295,10 @@ def test_folder__a_test_split_of_other_classes_is_passed_over(tmp_path, caplog):
         save(tmp_path / f"{path}.png")
     assert default_splits("folder", str(tmp_path)) == ("train", "test")
     assert "val is not evaluated on: its class 'cow' is not in train" in caplog.text
+    shutil.rmtree(tmp_path / "test")
+    config = Config.from_dict({"dataset": "folder", "data_dir": str(tmp_path)})
+    source, held_out = views.held_out_source(config, BadImages())
+    assert (source.split, source.num_classes, held_out) == ("val", None, True)
 
 
 # TensorFlow Datasets -----------------------------------------------------------------

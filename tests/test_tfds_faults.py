@@ -13,7 +13,7 @@ from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.datasets import default_splits, open_source
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.errors import Refused, RunFailed, TooManyBadImages
-from tf_dpred.evaluation import labelled
+from tf_dpred.evaluation import labelled, views
 
 BROKEN = b"\xff\xd8\xff no more"
 COUNT = 24
@@ -175,8 +175,11 @@ def test_tfds__withheld_labels_are_refused(tmp_path):
     )
     with pytest.raises(Refused, match=message):
         labelled.require_splits(config_of(directory))
-    # They are not needed to train.
+    # They are not needed to train, or for views of images that are not trained on.
     assert open_source("faults", "test", directory).num_examples == COUNT
+    config = config_of(directory, eval_test_split=None)
+    source, held_out = views.held_out_source(config, BadImages())
+    assert (source.split, held_out) == ("test", True)
 
 
 def test_tfds__some_withheld_labels_end_the_evaluation(tmp_path):

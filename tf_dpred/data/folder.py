@@ -53,6 +53,7 @@ class Folder:
         listing.log_losses(broken=True)
         self.splits = layout.splits(listing)
         self._names: dict[str, list[str] | None] = {}
+        self._passed_over: set[str] = set()
 
     def default_splits(self) -> tuple[str, str | None]:
         """The training split and the labelled test split, if there is one."""
@@ -71,11 +72,11 @@ class Folder:
 
         Args:
           split, limit, bad_images: see `datasets.open_source`.
-          flag: that gave the split.
+          flag: that gave the split. Of another one than "split", labels are needed.
 
         Raises:
-          Refused: no image, an unknown split, or a class of the test split that the
-            training split does not have.
+          Refused: no image, an unknown split, or a class of an evaluated split that
+            the training split does not have.
         """
         name = layout.find(self.splits, split or next(iter(self.splits)))
         if name is None:
@@ -89,7 +90,9 @@ class Folder:
                 detail=f" with no images in {directory}",
             )
         chosen = subset(len(files), limit)
-        labels, num_classes = self.labels(name) or (None, None)
+        labels, num_classes = None, None
+        if flag != "split" or not self._strange_classes(name):
+            labels, num_classes = self.labels(name) or (None, None)
         return _source(
             name,
             directory,
@@ -126,20 +129,23 @@ class Folder:
 
     def _is_labelled(self, split: str) -> bool:
         if strange := self._strange_classes(split):
-            logging.warning(
-                "%s is not evaluated on: its class %r is not in %s",
-                split,
-                printable(strange[0]),
-                next(iter(self.splits)),
-            )
+            if split not in self._passed_over:
+                logging.warning(
+                    "%s is not evaluated on: its class %r is not in %s",
+                    split,
+                    printable(strange[0]),
+                    next(iter(self.splits)),
+                )
+            self._passed_over.add(split)
             return False
         return self.labels(split) is not None
 
     def _strange_classes(self, split: str) -> list[str]:
         """Classes of a test split that the training split does not have, sorted."""
-        known, names = (
-            self._class_names(name) for name in (next(iter(self.splits)), split)
-        )
+        train = next(iter(self.splits))
+        if split == train:
+            return []
+        known, names = self._class_names(train), self._class_names(split)
         return [] if known is None or names is None else sorted({*names} - {*known})
 
     @functools.cached_property

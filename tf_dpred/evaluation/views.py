@@ -86,10 +86,13 @@ def held_out_source(
     if training is not None:
         return training, False
     found = found or datasets.of_config(config)
-    split = config.evaluation.eval_test_split or found.held_out_split()
+    if split := config.evaluation.eval_test_split:
+        return found.open(split, None, bad_images, "eval_test_split"), True
+    split = found.held_out_split()
     if split is None:
         return datasets.training_source(config, bad_images, found), False
-    return found.open(split, None, bad_images, "eval_test_split"), True
+    # The flag of which no labels are needed.
+    return found.open(split, None, bad_images, "split"), True
 
 
 class ViewMeasures:
