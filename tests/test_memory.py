@@ -1,5 +1,9 @@
 """A shortage of memory is one line; what only looks like one is what it is."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -67,3 +71,42 @@ def test_train__says_what_to_lower(tmp_path):
     with pytest.raises(OutOfMemory, match=r"^out of memory \(OOM .*lower --batch_siz"):
         run.train()
     assert pretraining(str(tmp_path)).train()["step"] == 10
+
+
+LARGE = """
+import pathlib, re, sys
+import tensorflow as tf
+from tf_dpred.data import datasets, pipeline
+from tf_dpred.data.views import view_pair
+
+def views(folder):
+    source = datasets.open_source("folder", None, folder)
+    stream = pipeline.training_views(source, view_pair("byol"), 64, 2, seed=1)
+    list(stream.take(8))
+    # Not getrusage, which knows the highest use of the parent as well.
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) / 1e6
+
+before, after = map(views, sys.argv[1:])
+print(f"{before:.2f} {after:.2f} GB")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_training_views__memory_of_large_photographs(tmp_path):
+    """Eight JPEGs of 12,000 x 9,000 pixels: an image and its crop for each core."""
+    tf.random.set_seed(1)
+    for name, height, width in (("small", 90, 120), ("large", 9_000, 12_000)):
+        noise = tf.random.uniform([height // 30, width // 30, 3], maxval=256)
+        pixels = tf.image.resize(noise, [height, width], "nearest")
+        encoded = tf.io.encode_jpeg(tf.cast(pixels, tf.uint8))
+        for index in range(8):
+            tf.io.write_file(str(tmp_path / name / f"{index}.jpg"), encoded)
+    command = [sys.executable, "-c", LARGE, tmp_path / "small", tmp_path / "large"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    print(done.stdout)
+    before, after, _ = done.stdout.split()
+    cores = len(os.sched_getaffinity(0))
+    # Both views' crops, and what the allocator keeps.
+    assert float(after) - float(before) < (cores + 2) * 2 * 3 * 12e3 * 9e3 / 1e9
