@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from absl import logging
 from keras.optimizers.schedules import LearningRateSchedule
 
 from tf_dpred import schedules
@@ -29,16 +28,12 @@ from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.callbacks.tensorboard import TensorBoard
 from tf_dpred.callbacks.theory_monitor import TheoryMonitor
 from tf_dpred.config import Config
-from tf_dpred.data import pipeline
-from tf_dpred.data.bad_images import BadImages
-from tf_dpred.data.datasets import DataSet
 from tf_dpred.data.device_views import ViewsFromCrops
 from tf_dpred.data.own_views import OwnViews
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import ViewPair
 from tf_dpred.encoders.initial import Weights
-from tf_dpred.evaluation import labelled
 from tf_dpred.model import DirectPred
 from tf_dpred.networks import backbones, encoder, given, resnet
 from tf_dpred.networks.given import Backbone
@@ -47,29 +42,6 @@ from tf_dpred.predictors import make_predictor
 from tf_dpred.records.provenance import MAY_CHANGE
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.reports import preview
-
-
-def labelled_sources(
-    config: Config,
-    bad_images: BadImages,
-    found: DataSet | None,
-    given: labelled.Labelled | None = None,
-) -> tuple[Source, Source] | None:
-    """The kNN monitor's searched and classified images; None without labels.
-
-    Args:
-      config: of the run.
-      bad_images: counts the files of a folder that cannot be used.
-      found: the data set of the training images, if it was found already.
-      given: the images, where a program gave them.
-
-    Raises:
-      Refused: see `evaluation.labelled`.
-    """
-    limits = (config.evaluation.knn_train_size, config.evaluation.knn_test_size)
-    if given is not None:
-        return labelled.own_splits(given, limits)
-    return labelled.open_splits(config, bad_images, limits, found)
 
 
 def model(
@@ -192,29 +164,6 @@ def _set_rates_of_parts(
             [weight for (layer, _), weight in trained if layer.startswith(part)],
             learning_rate=schedules.Resting(rate, rest) if rest else rate,
         )
-
-
-def knn_monitor(
-    config: Config, sources: tuple[Source, Source] | None
-) -> KNNMonitor | None:
-    """The kNN monitor of (searched, classified) images; None where there are none."""
-    if sources is None:
-        logging.info("no kNN monitor: there is no labelled test split")
-        return None
-    bank, test = (
-        pipeline.evaluation_images(
-            source,
-            Preprocessing.of(config),
-            config.data.image_size,
-            pipeline.EVALUATION_BATCH,
-        )
-        for source in sources
-    )
-    num_classes = sources[0].num_classes
-    assert num_classes is not None  # they are labelled
-    return KNNMonitor(
-        bank, test, num_classes, config.evaluation, config.training.epochs
-    )
 
 
 @dataclasses.dataclass(frozen=True)

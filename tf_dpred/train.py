@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from absl import logging
 
-from tf_dpred import build, errors
-from tf_dpred.callbacks.quality_monitor import QualityMonitor
-from tf_dpred.config import Config, FilesConfig, refuse
+from tf_dpred import build, errors, monitors
+from tf_dpred.config import Config, FilesConfig
 from tf_dpred.data import datasets, pipeline
 from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.own_views import OwnViews, Views
 from tf_dpred.data.source import Source
 from tf_dpred.encoders import initial
 from tf_dpred.evaluation.labelled import Labelled
-from tf_dpred.evaluation.views import HeldOutViews, held_out_source
 from tf_dpred.networks import backbones
-from tf_dpred.records import checkpoints, flags_json, own, provenance
+from tf_dpred.records import continuation, flags_json, own, provenance
 from tf_dpred.records.lock import Lock
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.reports import opening
@@ -117,13 +113,7 @@ class Pretraining:
             config, self.bad_images, found
         )
         self.config = config = pipeline.with_measured(config, self.source)
-        if config.data.keep_last_batch and self.strategy.num_replicas_in_sync > 1:
-            refuse(
-                "keep_last_batch",
-                True,
-                f"false on {self.strategy.num_replicas_in_sync} devices, which divide "
-                "every batch",
-            )
+        pipeline.check_last_batch(config, self.strategy.num_replicas_in_sync)
         self.steps_per_epoch = pipeline.steps_per_epoch(
             self.source, config.training.batch_size, config.data.keep_last_batch
         )
@@ -132,26 +122,10 @@ class Pretraining:
         if isinstance(self.pair, OwnViews):
             with named_errors():
                 seen = self.pair.check(self.source)
-        knn = None
-        if self.place.is_chief and config.evaluation.knn_every:
-            own_images = given.source if given.labelled is None else given.labelled
-            labelled = build.labelled_sources(
-                config, self.bad_images, found, own_images
-            )
-            knn = build.knn_monitor(config, labelled)
+        knn = quality = None
+        if self.place.is_chief:
+            knn, quality = monitors.of_config(config, self.bad_images, found, given)
         start = initial.of_run(config, self.workdir)
-        best = config.training.keep_best
-        if self.place.is_chief and best == "knn" and knn is None:
-            refuse("keep_best", best, "view_top1 where there is no labelled test split")
-        quality = None
-        if self.place.is_chief and config.evaluation.quality_every:
-            held_out = held_out_source(config, self.bad_images, found, given.source)
-            size = config.data.image_size
-            quality = QualityMonitor(
-                lambda: HeldOutViews.of_source(*held_out, self.pair, size),
-                config.evaluation.quality_every,
-                config.training.epochs,
-            )
         with self.strategy.scope():
             self.model = build.model(
                 config, self.steps_per_epoch, self.pair, given.backbone, start
@@ -168,16 +142,9 @@ class Pretraining:
             quality=quality,
             extra=given.callbacks,
             is_chief=self.place.is_chief,
-            run=self._identity(),
+            run=flags_json.identity(self.workdir),
             pair=self.pair,
         )
-
-    def _identity(self) -> str | None:
-        """Which run this is; None where only its checkpoints can say it."""
-        record = flags_json.read(self.workdir)
-        if record is None:
-            return None
-        return record.get("run") or flags_json.new_identity(self.workdir)
 
     def _restore(self) -> None:
         """Restores the last checkpoint, and the curves up to its step."""
@@ -185,27 +152,21 @@ class Pretraining:
         self.restored = saved.restore()
         saved.run = saved.run or flags_json.new_identity(self.workdir)
         if self.restored is None:
-            self._check_nothing_is_lost()
-        self._check_workers_agree()
+            continuation.check_nothing_is_lost(self.workdir)
         step = self.model.steps_done
+        continuation.check_workers_agree(
+            self.strategy, self.place, self.config, step, self.source, self.own
+        )
         self.callbacks.epoch_log.resume(step)
         self.callbacks.checkpoints.resume_best(self.callbacks.epoch_log.entries)
-        self._name_lost_epochs()
+        if self.place.is_chief:
+            entries = self.callbacks.epoch_log.entries
+            continuation.name_lost_epochs(
+                self.workdir, entries, step // self.steps_per_epoch
+            )
         if self.callbacks.theory is not None:
             self.callbacks.theory.resume(step)
-        self._check_steps_per_execution()
-
-    def _name_lost_epochs(self) -> None:
-        """A checkpoint has no curves: what a damaged or removed file lacks is gone."""
-        known = {entry["epoch"] for entry in self.callbacks.epoch_log.entries}
-        done = range(1, self.model.steps_done // self.steps_per_epoch + 1)
-        lost = [str(epoch) for epoch in done if epoch not in known]
-        if lost and self.place.is_chief:
-            logging.warning(
-                "%s lacks epochs that were trained, whose metrics are lost: %s",
-                self.workdir.epochs,
-                ", ".join(lost),
-            )
+        continuation.check_steps_per_execution(self.config, step, self.steps_per_epoch)
 
     def train(self) -> dict[str, Any]:
         """Trains from the latest checkpoint, or the start, to the last epoch.
@@ -224,7 +185,7 @@ class Pretraining:
         try:
             if self.place.is_chief:
                 self.lock.start_training()
-                self._check_is_latest()
+                continuation.check_is_latest(self.workdir, self.model.steps_done)
             with (
                 memory.shortage_named(ADVICE),
                 named_errors(),
@@ -310,72 +271,6 @@ class Pretraining:
         # A worker that ended earlier would look like a lost one.
         replicas.meet(self.strategy)
         return result
-
-    def _check_is_latest(self) -> None:
-        """The directory was free if this run was trained before: is it as it was?"""
-        paths = checkpoints.list_all(self.workdir.checkpoints)
-        if paths and checkpoints.step_of(paths[-1]) > self.model.steps_done:
-            refuse(
-                "workdir",
-                str(self.workdir.path),
-                "a new Pretraining, which continues from there",
-                detail=f" with {paths[-1].name}, which is newer than this run's step "
-                f"{self.model.steps_done}",
-            )
-
-    def _check_nothing_is_lost(self) -> None:
-        """Is there no checkpoint because a directory was copied without them?"""
-        result = json_files.read(self.workdir.result, {"step?": int})
-        if result is not None:
-            refuse(
-                "workdir",
-                str(self.workdir.path),
-                "one with its checkpoints, or a new workdir",
-                detail=f", whose run ended at step {result.get('step', 0)} and whose "
-                "checkpoints are missing",
-            )
-        before = json_files.read_lines(self.workdir.epochs, {"step": int})
-        if lost := max((entry["step"] for entry in before), default=0):
-            logging.warning(
-                "%s has no checkpoint, though %s goes up to step %d: the run begins "
-                "anew",
-                self.workdir.path,
-                self.workdir.epochs.name,
-                lost,
-            )
-
-    def _check_workers_agree(self) -> None:
-        """All workers must train one run: from one step, with the same settings."""
-        settings = self.config.to_dict()
-        names = settings.keys() - provenance.MAY_CHANGE
-        known = [
-            {name: settings[name] for name in names},
-            self.source.fingerprint,
-            self.own,
-        ]
-        text = json.dumps(known, sort_keys=True)
-        number = int(hashlib.sha256(text.encode()).hexdigest()[:10], 16)
-        if not replicas.agree(self.strategy, [self.model.steps_done, number]):
-            refuse(
-                "workdir",
-                str(self.workdir.path),
-                "one directory that all of them share, and the same flags",
-                detail=f" at step {self.model.steps_done} on worker "
-                f"{self.place.index}, and another step, other settings or other images "
-                "on another worker",
-            )
-
-    def _check_steps_per_execution(self) -> None:
-        """A call of several steps must not run over the end of an epoch."""
-        steps = self.config.training.steps_per_execution
-        left = -self.model.steps_done % self.steps_per_epoch
-        if self.steps_per_epoch % steps or left % steps:
-            refuse(
-                "steps_per_execution",
-                steps,
-                f"a divisor of the {self.steps_per_epoch} steps of an epoch"
-                + (f", and of the {left} that are left of this one" if left else ""),
-            )
 
 
 def run(config: Config, files: FilesConfig) -> int | None:

@@ -78,6 +78,13 @@ def steps_per_epoch(source: Source, batch_size: int, keep_last: bool = False) ->
     return steps
 
 
+def check_last_batch(config: Config, replicas: int) -> None:
+    """Refuses `--keep_last_batch` on several devices, which divide every batch."""
+    if config.data.keep_last_batch and replicas > 1:
+        accepted = f"false on {replicas} devices, which divide every batch"
+        refuse("keep_last_batch", True, accepted)
+
+
 def training_views(
     source: Source,
     specs: Sequence[ViewSpec] | OwnViews,

@@ -43,6 +43,14 @@ def read(workdir: Workdir, flag: str = "workdir") -> dict[str, Any] | None:
     return json_files.read(workdir.flags, _SHAPE, flag)
 
 
+def identity(workdir: Workdir) -> str | None:
+    """Which run is recorded here; None where only its checkpoints can say it."""
+    record = read(workdir)
+    if record is None:
+        return None
+    return record.get("run") or new_identity(workdir)
+
+
 def new_identity(workdir: Workdir) -> str:
     """A name that no other run has; it begins with that of its directory."""
     return f"{printable(workdir.path.absolute().name)}-{secrets.token_hex(4)}"
