@@ -253,18 +253,8 @@ class Pretraining:
 
     def _finish(self) -> dict[str, Any]:
         """Writes the result, once all workers are here -> what result.json holds."""
-        if self.bad_images:
-            logging.warning(
-                "%d image files could not be used since the start, and were replaced "
-                "by others (see %s)",
-                len(self.bad_images),
-                self.bad_images.record or "the log",
-            )
-        entries = self.callbacks.epoch_log.entries
-        by_epoch = {e["epoch"]: e["knn"] for e in entries if "knn" in e}
-        result = {**(entries[-1] if entries else {}), "knn_by_epoch": by_epoch}
-        if entries and entries[0]["epoch"] == 0:
-            result["untrained"] = entries[0]
+        self.bad_images.warn_of_all()
+        result = self.callbacks.epoch_log.result()
         if self.place.is_chief:
             self.callbacks.epoch_log.write()
             json_files.write(self.workdir.result, result)

@@ -103,3 +103,12 @@ class EpochLog(JsonLines):
 
     def _log(self, epoch: int, logs: dict) -> None:
         self.add({"epoch": epoch, "step": self.model.steps_done, **logs})
+
+    def result(self) -> dict[str, Any]:
+        """The last metrics, kNN by epoch, and what the untrained network had."""
+        entries = self.entries
+        by_epoch = {e["epoch"]: e["knn"] for e in entries if "knn" in e}
+        result = {**(entries[-1] if entries else {}), "knn_by_epoch": by_epoch}
+        if entries and entries[0]["epoch"] == 0:
+            result["untrained"] = entries[0]
+        return result

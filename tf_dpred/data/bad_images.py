@@ -38,6 +38,16 @@ class BadImages:
     def __len__(self) -> int:
         return len(self._reasons)
 
+    def warn_of_all(self) -> None:
+        """Logs how many files were replaced, if there were any."""
+        if self._reasons:
+            logging.warning(
+                "%d image files could not be used since the start, and were replaced "
+                "by others (see %s)",
+                len(self),
+                self.record or "the log",
+            )
+
     def add(self, path: str, reason: str) -> None:
         """Counts a file once, and logs it.
 
