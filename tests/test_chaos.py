@@ -127,6 +127,23 @@ def test_differences__are_found(two, harm, ended, words):
     assert compare.differences(mine, whole, ended=ended) == words
 
 
+@pytest.mark.parametrize(("step", "needed"), [(0, 0), (2, 2)])
+def test_differing_lines__without_a_checkpoint_all_come_again(tmp_path, step, needed):
+    whole = tmp_path / "whole"
+    whole.write_text('{"epoch": 0, "step": 0}\n{"epoch": 1, "step": 2}\n')
+    found = compare.differing_lines(tmp_path / "none", whole, step)
+    words = [f"none: 0 lines, {needed} expected at step {step}"]
+    assert found == (words if needed else [])
+
+
+def test_lost_epochs__cut_lines_and_none_that_come_again(two):
+    mine, whole = two
+    assert compare.lost_epochs(mine, whole, 2) == []
+    mine.epochs.write_text(whole.epochs.read_text()[:-2])
+    assert compare.lost_epochs(mine, whole, 2) == []
+    assert compare.lost_epochs(mine, whole, 4) == [2]
+
+
 def test_differing_points__values_and_gaps():
     whole = {("epoch/loss", 1): {0.5}, ("epoch/loss", 2): {0.25}}
     part = {("epoch/loss", 1): {0.5}}

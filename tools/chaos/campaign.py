@@ -133,8 +133,8 @@ class Campaign:
             shutil.copytree(run.workdir.path, before)
         damaged = self._damage(run) if self.chance.random() < 0.4 else None
         step = compare.last_step(run.workdir)
-        lost = damaged in damage.SAID and compare.differing_lines(
-            run.workdir.epochs, run.whole.epochs, step
+        lost = damaged in damage.SAID and compare.lost_epochs(
+            run.workdir, run.whole, step
         )
         alone = damaged in damage.REFUSED or damaged in damage.SAID
         strikes = [] if alone else self._draw(run)

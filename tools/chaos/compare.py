@@ -65,10 +65,19 @@ def differing_lines(path: Path, whole: Path, step: int) -> list[str]:
     found = path.read_text().splitlines(keepends=True) if path.exists() else []
     if found and not found[-1].endswith("\n"):
         found.pop()  # being written
-    needed = sum(json.loads(line)["step"] <= step for line in expected)
+    # Without a checkpoint all of them come again, that of before the first step too.
+    needed = sum(0 < step >= json.loads(line)["step"] for line in expected)
     if found == expected[: len(found)] and len(found) >= needed:
         return []
     return [f"{path.name}: {len(found)} lines, {needed} expected at step {step}"]
+
+
+def lost_epochs(workdir: Workdir, whole: Workdir, step: int) -> list[int]:
+    """Epochs up to a checkpoint's step of which epochs.jsonl has no whole line."""
+    found = workdir.epochs.read_text() if workdir.epochs.exists() else ""
+    lines = whole.epochs.read_text().splitlines(keepends=True)
+    lost = [json.loads(line) for line in lines if line not in found]
+    return [entry["epoch"] for entry in lost if 0 < entry["step"] <= step]
 
 
 def curves(workdir: Workdir) -> Points:
