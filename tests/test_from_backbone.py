@@ -112,3 +112,53 @@ def test_save__views_made_on_the_device(tmp_path):
         assert other.make_views.pair == view_pair("cifar")
         for view, same in zip(expected, other.make_views(*crops, *draws), strict=True):
             np.testing.assert_array_equal(view, same)
+
+
+def outputs(make):
+    images = keras.Input((6, 6, 3))
+    return keras.Model(images, make(layers.Flatten()(images)))
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"online": backbone()}, "Invalid online: received outputs of shape [(None, 4"),
+        ({"online": None}, "Invalid online: received None"),
+        ({"target": backbone()}, "Invalid target: received outputs of shape"),
+        (
+            {"target": model(projector=(5,)).online},
+            "Invalid target: received weights of other shapes than online has",
+        ),
+        (
+            {"predictor": model(projector=(5,)).predictor},
+            "received one for projections of 5, accepted: a new one, or one for 4.",
+        ),
+    ],
+)
+def test_init__parts_that_do_not_fit(parts, message):
+    made = model()
+    parts = {"online": made.online, "target": None, "predictor": Direct(), **parts}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        DirectPred(**parts)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (
+            keras.Model(
+                both := [keras.Input((6, 6, 3)), keras.Input((6, 6, 3))],
+                layers.Add()(both),
+            ),
+            "with inputs of shape .*accepted: one input",
+        ),
+        (
+            outputs(lambda x: {"a": x}),
+            r"by name, \['a'\], accepted: one output",
+        ),
+        (outputs(lambda x: [x, x]), "accepted: one output"),
+    ],
+)
+def test_from_backbone__several_inputs_or_outputs(made, message):
+    with pytest.raises(ValueError, match=message):
+        model(made)

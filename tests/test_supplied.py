@@ -11,6 +11,7 @@ from absl import flags
 from keras import layers
 
 from tf_dpred import main
+from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.config import Config
 from tf_dpred.data.source import from_arrays
 from tf_dpred.encoders import restore, settings
@@ -277,6 +278,11 @@ def test_init__settings_that_mean_nothing(tmp_path, caplog):
             {"labelled": (source(), from_arrays(IMAGES))},
             r"--labelled: received \['mine train', 'arrays train'\], accepted: sources",
         ),
+        (
+            {"backbone": "resnet50"},
+            "--backbone: received 'resnet50', accepted: a",
+        ),
+        ({"callbacks": [TargetEMA(0.5)]}, "--callbacks: received 'TargetEMA'"),
         ({"callbacks": [print]}, "--callbacks: received 'builtin_function_or_method'"),
         ({"views": "bool"}, "--views: received 'bool', accepted: one of byol"),
         ({"views": TwoViews("cifar", 32)}, r"received 'TwoViews\(image_size=32\)'"),

@@ -83,6 +83,7 @@ class DirectPred(KerasModel):
                 "Invalid stop_gradient: received False with a separate target, "
                 "accepted: False only with target=None."
             )
+        _check_networks(online, target, predictor)
         self.online = online
         self.target = online if target is None else target
         self.predictor = predictor
@@ -340,6 +341,34 @@ class DirectPred(KerasModel):
             "W": None if matrix is None else tf.convert_to_tensor(matrix),
         }
         return self.finite.observe(step, [watched[name] for name in QUANTITIES])
+
+
+def _check_networks(online, target, predictor) -> None:
+    """Checks what a training step would fail on, or take without a word."""
+    accepted = "a built model, images -> (representation [n, c], projection [n, d])"
+    for name, network in (("online", online), ("target", target)):
+        if network is None and name == "target":
+            continue
+        shapes = [tuple(x.shape) for x in getattr(network, "outputs", None) or ()]
+        if len(shapes) != 2 or len(shapes[1]) != 2:
+            received = f"outputs of shape {shapes}" if shapes else repr(network)
+            raise ValueError(
+                f"Invalid {name}: received {received}, accepted: {accepted}."
+            )
+    if target is not None:
+        both = [[tuple(w.shape) for w in x.weights] for x in (online, target)]
+        if both[0] != both[1]:
+            raise ValueError(
+                "Invalid target: received weights of other shapes than online has, "
+                "accepted: a model of the same structure."
+            )
+    width = online.output_shape[1][-1]
+    matrix = getattr(predictor, "correlation", None) if predictor.built else None
+    if matrix is not None and matrix.shape[0] != width:
+        raise ValueError(
+            f"Invalid predictor: received one for projections of {matrix.shape[0]}, "
+            f"accepted: a new one, or one for {width}."
+        )
 
 
 def _rows(*parts: tf.Tensor | None) -> tf.Tensor | None:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from absl import logging
 
+from tf_dpred.callbacks.target_ema import TargetEMA
 from tf_dpred.config import Config, DataConfig, NetworkConfig, refuse
 from tf_dpred.data.own_views import OwnViews, Views
 from tf_dpred.data.source import Source
@@ -54,7 +55,7 @@ class Supplied:
         labelled: Labelled | None,
         callbacks: Sequence[keras.callbacks.Callback],
     ):
-        _check_types(source, labelled, callbacks)
+        _check_types(source, backbone, labelled, callbacks)
         before = own.recorded(workdir)
         if source is None and "source" in before:
             _refuse_without(workdir, "images", before["source"], "source")
@@ -143,7 +144,7 @@ class Supplied:
         )
 
 
-def _check_types(source, labelled, callbacks) -> None:
+def _check_types(source, backbone, labelled, callbacks) -> None:
     if source is not None and not isinstance(source, Source):
         accepted = "a Source: data.source.from_arrays(images), indexed(...)"
         refuse("source", type(source).__name__, accepted)
@@ -153,7 +154,12 @@ def _check_types(source, labelled, callbacks) -> None:
     ):
         accepted = "a Source with labels, or two, searched and classified"
         refuse("labelled", type(labelled).__name__, accepted)
+    if backbone is not None and not callable(backbone):
+        accepted = "a Keras model, or a function that makes one; names: --backbone"
+        refuse("backbone", backbone, accepted)
     for callback in callbacks:
+        if isinstance(callback, TargetEMA):
+            refuse("callbacks", "TargetEMA", "others; --tau_base sets the run's own")
         if not isinstance(callback, keras.callbacks.Callback):
             accepted = "a list of keras.callbacks.Callback"
             refuse("callbacks", type(callback).__name__, accepted)

@@ -101,6 +101,14 @@ def of_backbone(
             "a Functional or Sequential model with an Input, such as "
             "keras.Model(x, model(x)) with x = keras.Input(...)",
         )
+    if len(backbone.inputs) != 1:
+        shapes = [tuple(x.shape) for x in backbone.inputs]
+        detail = f" with inputs of shape {shapes}"
+        refuse("backbone", backbone.name, "one input", detail=detail)
+    made = backbone.compute_output_spec(backbone.inputs[0])
+    if isinstance(made, dict):
+        detail = f" with outputs by name, {sorted(made)}"
+        refuse("backbone", backbone.name, "one output, a tensor", detail=detail)
     if normalize is not None:
         _check_statistics(normalize, backbone.input_shape[-1])
     if normalize is not None and given.takes_pixels(backbone):
