@@ -57,7 +57,7 @@ def test_of_encoder__where_it_was_trained_is_not_inherited(tmp_path):
 DAMAGED = [
     ("{", "a damaged flags.json"),
     ("[1]", "a damaged flags.json (it holds a list, not an object)"),
-    ("null", "a damaged flags.json (it holds a NoneType, not an object)"),
+    ("null", "a damaged flags.json (it holds null, not an object)"),
     ("{}", "a damaged flags.json (it lacks flags)"),
     ('{"flags": 3}', "a damaged flags.json (flags is a whole number, not an object)"),
     ('{"flags": {}, "run": 3}', "a damaged flags.json (run is a whole number, not te"),
@@ -85,7 +85,7 @@ def test_of_encoder__refuses_a_damaged_card(tmp_path):
         ("", "with a damaged model_card.json"),
         ("{}", "of format version None, accepted: 1"),
         ('{"format_version": 99}', "of format version 99, accepted: 1"),
-        ("null", "with a damaged model_card.json .it holds a NoneType, not an obj"),
+        ("null", "with a damaged model_card.json .it holds null, not an obj"),
         ('{"format_version": []}', r"of format version \[\], accepted: 1"),
         ('{"format_version": 1}', "with a damaged model_card.json .it lacks encoder"),
         (
