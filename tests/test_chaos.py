@@ -69,7 +69,7 @@ def test_judge__knows_how_a_start_may_end(ended, damaged, problem):
         (EMPTY, 2, True),
         (EMPTY, 1, False),
         ("tf_dpred: --data_dir: received 'x', accepted: something else.", 2, False),
-        ("tf_dpred: [Errno 24] Too many open files: '/tmp/a'", 1, True),
+        ("tf_dpred: [Errno 24] Too many open files: 'run/a'", 1, True),
         ("tf_dpred: [Errno 24] Too many open files", 1, False),
         (STOPPED, 75, True),
         ("tf_dpred: what is this", 1, False),

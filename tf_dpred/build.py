@@ -30,12 +30,12 @@ from tf_dpred.callbacks.theory_monitor import TheoryMonitor
 from tf_dpred.config import Config
 from tf_dpred.data.device_views import ViewsFromCrops
 from tf_dpred.data.own_views import OwnViews
-from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import ViewPair
+from tf_dpred.encoders import restore
 from tf_dpred.encoders.initial import Weights
 from tf_dpred.model import DirectPred
-from tf_dpred.networks import backbones, encoder, given, resnet
+from tf_dpred.networks import encoder, resnet
 from tf_dpred.networks.given import Backbone
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import make_predictor
@@ -97,14 +97,10 @@ def model(
 
 
 def _network(name: str, config: Config, backbone: Backbone | None) -> keras.Model:
-    if backbone is None:
-        made = backbones.backbone(config.network, config.data.image_size)
-    else:
-        made = given.built(backbone, config.data.image_size)
+    network = restore.new_network(config, name, backbone)
     if config.network.freeze is not None:
-        backbones.freeze(made, config.network.freeze)
-    images = Preprocessing.of(config)
-    return encoder.network(made, config.network, images.mean, images.std, name)
+        encoder.freeze(network, config.network.freeze)
+    return network
 
 
 def learning_rate(

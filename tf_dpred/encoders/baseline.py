@@ -10,9 +10,9 @@ from pathlib import Path
 import keras
 
 from tf_dpred.config import Config, refuse
-from tf_dpred.encoders import restore, settings
+from tf_dpred.encoders import restore
 from tf_dpred.encoders.restore import Encoder
-from tf_dpred.records.workdir import Workdir
+from tf_dpred.networks.encoder import pooled
 
 ACCEPTED = (
     "a keras.applications name, NAME:FILE with its weights from a file, a .keras file "
@@ -66,7 +66,7 @@ def open_baseline(name: str, config: Config) -> Encoder:
     """
     path = Path(name)
     if path.is_dir():
-        found = _of_directory(path)
+        found = restore.open_directory(path, "baseline", ACCEPTED)
     elif (known := _application(name)) is not None:
         found = _of_application(known, name.partition(":")[2], config)
     elif path.suffix == ".keras":
@@ -74,14 +74,6 @@ def open_baseline(name: str, config: Config) -> Encoder:
     else:
         refuse("baseline", name, ACCEPTED)
     return dataclasses.replace(found, which=f"baseline {path.name}")
-
-
-def _of_directory(path: Path) -> Encoder:
-    is_run = Workdir(path).flags.exists()
-    if not is_run and settings.find_export(path) is None:
-        refuse("baseline", str(path), ACCEPTED)
-    place = "workdir" if is_run else "export_dir"
-    return restore.open_encoder(settings.of_encoder({place: str(path)}))
 
 
 def _of_file(path: Path, config: Config) -> Encoder:
@@ -142,10 +134,6 @@ def _encoder(model: keras.Model, config: Config, size: int) -> Encoder:
     features = model(images)
     if isinstance(features, list | tuple):
         features = features[0]
-    if len(features.shape) == 4:
-        features = keras.layers.GlobalAveragePooling2D()(features)
-    elif len(features.shape) == 3:
-        features = keras.layers.GlobalAveragePooling1D()(features)
     sized = dataclasses.replace(config.data, image_size=size)
-    network = keras.Model(images, features)
+    network = keras.Model(images, pooled(features))
     return Encoder(network, dataclasses.replace(config, data=sized), "baseline", 0)

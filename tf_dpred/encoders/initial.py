@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 
 from tf_dpred.config import Config, refuse
-from tf_dpred.encoders import restore, settings, torch
+from tf_dpred.encoders import restore, torch
 from tf_dpred.networks import backbones
 from tf_dpred.networks.encoder import backbone_weights, weights_by_layer
 from tf_dpred.networks.resnet import ARCHITECTURES
@@ -107,11 +107,12 @@ class Weights:
         if inner.keys() <= self.arrays.keys():
             return None
         shapes = [(key[1], tuple(variable.shape)) for key, variable in inner.items()]
-        given = list(self.arrays.items())[: len(shapes)]
-        if [(key[1], array.shape) for key, array in given] != shapes:
+        given = list(self.arrays.items())
+        same, behind = given[: len(shapes)], given[len(shapes) :]
+        if [(key[1], array.shape) for key, array in same] != shapes:
             return None
-        renamed = dict(zip(inner, (array for _, array in given), strict=True))
-        return {**dict(list(self.arrays.items())[len(shapes) :]), **renamed}
+        renamed = zip(inner, (array for _, array in same), strict=True)
+        return dict(behind) | dict(renamed)
 
 
 def of_run(config: Config, workdir: Workdir) -> Weights | None:
@@ -135,7 +136,8 @@ def read(config: Config) -> Weights:
     assert origin is not None  # the caller's condition
     path = Path(origin)
     if path.is_dir():
-        return Weights(origin, _of_directory(path))
+        found = restore.open_directory(path, "init", ACCEPTED)
+        return Weights(origin, _arrays(found.network))
     if not path.is_file():
         refuse("init", origin, ACCEPTED)
     if path.suffix in (".pth", ".pt", ".npz"):
@@ -150,14 +152,6 @@ def _arrays(model: keras.Model) -> dict[tuple[str, str], np.ndarray]:
         key: variable.numpy()
         for key, variable in weights_by_layer(*model.layers).items()
     }
-
-
-def _of_directory(path: Path) -> dict[tuple[str, str], np.ndarray]:
-    is_run = Workdir(path).flags.exists()
-    given = {"workdir" if is_run else "export_dir": str(path)}
-    if not is_run and settings.find_export(path) is None:
-        refuse("init", str(path), ACCEPTED)
-    return _arrays(restore.open_encoder(settings.of_encoder(given)).network)
 
 
 def _of_keras(path: Path, config: Config) -> dict[tuple[str, str], np.ndarray]:

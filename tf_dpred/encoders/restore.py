@@ -94,6 +94,23 @@ def open_encoder(config: Config, backbone: Backbone | None = None) -> Encoder:
     )
 
 
+def open_directory(path: Path, flag: str, accepted: str) -> Encoder:
+    """The encoder of another run's work directory, or of an export.
+
+    Args:
+      path: of the directory.
+      flag, accepted: for the refusal of a directory that is neither.
+
+    Raises:
+      Refused: see `open_encoder`.
+    """
+    is_run = Workdir(path).flags.exists()
+    if not is_run and settings.find_export(path) is None:
+        refuse(flag, str(path), accepted)
+    place = "workdir" if is_run else "export_dir"
+    return open_encoder(settings.of_encoder({place: str(path)}))
+
+
 def _own_backbone(config: Config) -> Backbone | None:
     """Loads the backbone that a program gave to the run; None where none did."""
     if "backbone" not in settings.own(config.to_dict()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import re
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -101,31 +100,6 @@ def refuse_layer(
     reason = " ".join(str(error).split())[:300]
     detail = f" ({type(error).__name__}: {reason})"
     refuse("backbone", described(layer), accepted, detail=detail)
-
-
-def freeze(backbone: keras.Model, names: str) -> None:
-    """Keeps layers of a backbone as they are, their BatchNorm statistics too.
-
-    Args:
-      backbone: as built.
-      names: the beginnings of the layers' names, separated by commas. `stage1` also
-        stands for stage1_block1_conv1 and the like, but not for stage10.
-
-    Raises:
-      Refused: no layer with weights has such a name.
-    """
-    layers = [
-        layer
-        for layer in keras_private.all_layers(backbone)
-        if layer.weights and not isinstance(layer, keras.Model)
-    ]
-    for name in names.split(","):
-        frozen = [x for x in layers if re.fullmatch(f"{re.escape(name)}(_.*)?", x.name)]
-        if not frozen:
-            known = sorted({layer.name.split("_")[0] for layer in layers})
-            refuse("freeze", names, f"of {', '.join(known)}", detail=f" with {name!r}")
-        for layer in frozen:
-            layer.trainable = False
 
 
 def with_own_batch_norm(model: keras.Model) -> keras.Model:

@@ -6,6 +6,7 @@ Importing this module registers the package's layers with Keras.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from tf_dpred.config import NetworkConfig, refuse
 from tf_dpred.networks import given, heads
+from tf_dpred.system import keras_private
 
 
 @keras.saving.register_keras_serializable("tf_dpred")
@@ -164,14 +166,8 @@ def join(
         )
     images = keras.Input(backbone.input_shape[1:], name="image")
     features = backbone(images if normalize is None else normalize(images))
+    features = pooled(features)
     dtype = keras.config.dtype_policy().variable_dtype
-    if len(shape) > 2:
-        pooling = (
-            keras.layers.GlobalAveragePooling1D
-            if len(shape) == 3
-            else keras.layers.GlobalAveragePooling2D
-        )
-        features = pooling(dtype=dtype, name="pool")(features)
     representation = keras.layers.Activation(
         "linear", dtype=dtype, name="representation"
     )(features)
@@ -179,10 +175,54 @@ def join(
     return keras.Model(images, [representation, projection], name=name)
 
 
+def pooled(features: keras.KerasTensor) -> keras.KerasTensor:
+    """Features [n, c]; of a map [n, h, w, c] or tokens [n, t, c], the mean."""
+    rank = len(features.shape)
+    if rank == 2:
+        return features
+    pooling = (
+        keras.layers.GlobalAveragePooling1D
+        if rank == 3
+        else keras.layers.GlobalAveragePooling2D
+    )
+    dtype = keras.config.dtype_policy().variable_dtype
+    return pooling(dtype=dtype, name="pool")(features)
+
+
+def freeze(network: keras.Model, names: str) -> None:
+    """Keeps layers of a backbone as they are, their BatchNorm statistics too.
+
+    Args:
+      network: of `join`.
+      names: the beginnings of the layers' names, separated by commas. `stage1` also
+        stands for stage1_block1_conv1 and the like, but not for stage10.
+
+    Raises:
+      Refused: no layer with weights has such a name.
+    """
+    layers = [
+        layer
+        for part in _backbone_layers(network)
+        for layer in (part, *keras_private.all_layers(part))
+        if layer.weights and not isinstance(layer, keras.Model)
+    ]
+    for name in names.split(","):
+        frozen = [x for x in layers if re.fullmatch(f"{re.escape(name)}(_.*)?", x.name)]
+        if not frozen:
+            known = sorted({layer.name.split("_")[0] for layer in layers})
+            refuse("freeze", names, f"of {', '.join(known)}", detail=f" with {name!r}")
+        for layer in frozen:
+            layer.trainable = False
+
+
 def backbone_weights(network: keras.Model) -> dict[tuple[str, str], keras.Variable]:
     """(layer, variable) -> the weights in front of the representation of `join`."""
+    return weights_by_layer(*_backbone_layers(network))
+
+
+def _backbone_layers(network: keras.Model) -> list[keras.layers.Layer]:
     names = [layer.name for layer in network.layers]
-    return weights_by_layer(*network.layers[: names.index("representation")])
+    return network.layers[: names.index("representation")]
 
 
 def weights_by_layer(
