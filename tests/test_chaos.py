@@ -19,6 +19,7 @@ CHECKOUT = Path(__file__).parent.parent
 INTERRUPTED = "tf_dpred: interrupted"
 EMPTY = "tf_dpred: --data_dir: received 'x', accepted: an existing directory."
 STOPPED = "10:00:00 SIGINT: saved step 7; the same command continues."
+NO_THREAD = "  what():  random_device::random_device: device not available"
 TRACEBACK = "Traceback (most recent call last):"
 
 
@@ -55,6 +56,9 @@ def test_chaos__a_hundred_faults_in_a_row(tmp_path):
         (Ended(75, [STOPPED], ["kill"]), None, "exit code 75"),
         (Ended(-9, [], ["kill"]), None, ""),
         (Ended(-11, [], ["kill"]), None, "exit code -11"),
+        (Ended(-6, [NO_THREAD], ["open_files"]), None, ""),
+        (Ended(-6, [NO_THREAD], ["no_reads"]), None, "exit code -6"),
+        (Ended(-6, ["Fatal Python error"], ["open_files"]), None, "exit code -6"),
         (Ended(0, [], []), "damaged_flags", "exit code 0"),
     ],
 )

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import random
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ MAY_FAIL = {
     "image_vanishes",
     "image_fails",
 }
+# Each new thread of TensorFlow opens /dev/urandom, and ends the process if it cannot.
+NO_RANDOM_DEVICE = "random_device"
 # After these the curves of TensorBoard may have a gap.
 MAY_LEAVE_GAPS = {"full_disk", "file_size", "open_files", "no_writes"}
 SIGNALS = {"stop", "stop_twice", "hang_up"}
@@ -264,6 +267,8 @@ def judge(ended: Ended, damaged: str | None) -> list[str]:
         may |= {-n for n in numbers} | {128 + n for n in numbers}
     if struck & MAY_FAIL:
         may |= {errors.FAILED, errors.REFUSED}
+    if "open_files" in struck and any(NO_RANDOM_DEVICE in line for line in ended.lines):
+        may.add(-signal.SIGABRT)
     if damaged in damage.REFUSED:
         may = {errors.REFUSED}
     problems = [line for line in ended.lines if "Traceback" in line]
