@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,11 +95,13 @@ def test_execute__elsewhere(tmp_path, monkeypatch):
         identity = {"mode": "linear_eval", "protocol": "features", "top1": 0.75}
         results.write(workdir, identity | {"dataset": "digits", "encoder": "online"})
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sweep, "commit", lambda: "ca600495b1")
+    monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(run=run))
     flags = ("--flagfile=configs/quickstart.cfg", "--width=0.125")
     record = sweep.execute(
         sweep.Run("direct", 1, flags), Path("sweep"), ["--data_dir=images"]
     )
+    assert record["commit"] == "ca600495b1" and " cores of " in record["machine"]
     assert record["linear"] == 0.75 and record["flags"] == list(flags)
     assert commands[0] == [
         "--recipe=quickstart",
@@ -153,3 +156,16 @@ def test_docs__the_table_is_that_of_the_records():
     runs = sweep.read_list((sweep.CHECKOUT / "configs/sweeps/cifar10.txt").read_text())
     known = {(run.name, run.seed, run.flags) for run in runs}
     assert {(r["name"], r["seed"], tuple(r["flags"])) for r in records} <= known
+
+
+def test_commit__of_this_checkout_and_of_none(tmp_path, monkeypatch):
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=sweep.CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    assert head.startswith(sweep.commit().removesuffix("+"))
+    monkeypatch.setattr(sweep, "CHECKOUT", tmp_path)
+    assert sweep.commit() is None

@@ -1,6 +1,6 @@
 """What label-free measures are worth: their rank correlation with what labels say.
 
-    python tools/sweep.py configs/sweeps/calibration_digits.txt --root=runs/cal/digits
+    python -m tools.sweep configs/sweeps/calibration_digits.txt --root=runs/cal/digits
     python tools/calibration.py runs/cal/digits runs/cal/coloured runs/cal/cifar10
 
 Each argument is the root of a sweep whose runs had `--knn_every` and `--quality_every`.

@@ -1,6 +1,6 @@
 """Runs a list of configurations one after another and makes a table of their results.
 
-    python tools/sweep.py configs/sweeps/cifar10.txt --root=runs/sweep \\
+    python -m tools.sweep configs/sweeps/cifar10.txt --root=runs/sweep \\
       --output=docs/results.jsonl -- --data_dir=DIR
 
 The list is a text file. A line `name: --flag=value ...` is a configuration; `seeds`, as
@@ -36,6 +36,7 @@ from tf_dpred.config import paths, refuse
 from tf_dpred.records import results
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import files, json_files, markdown, terminal
+from tools.benchmark import machine
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 RECIPE = re.compile(r"--flagfile=(configs/(\w+)\.cfg)")
@@ -49,6 +50,8 @@ RECORD = {
     "linear": (float, None),
     "linear_of_best_epoch?": (float, None),
     "feature_std": (float, None),
+    "commit?": (str, None),
+    "machine?": str,
 }
 MEASURED = {
     "knn_untrained": "kNN, untrained",
@@ -140,7 +143,29 @@ def execute(run: Run, root: Path, extra: Sequence[str]) -> dict[str, Any]:
         "epoch": result["epoch"],
         "step": result["step"],
         "seconds": round(time.monotonic() - start),
+        "commit": commit(),
+        "machine": processor_and_cores(),
     }
+
+
+def commit() -> str | None:
+    """The commit of the code, with a + if files differ from it; None: no checkout."""
+    git = ["git", "-C", str(CHECKOUT)]
+    try:
+        found = subprocess.run(
+            [*git, "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def processor_and_cores() -> str:
+    found = machine.describe()
+    return f"{found['cores']} cores of {found['processor']}"
 
 
 def _anywhere(flag: str) -> str:
@@ -170,7 +195,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="tools/sweep.py", description=__doc__.splitlines()[0]
+        prog="tools.sweep", description=__doc__.splitlines()[0]
     )
     parser.add_argument("list", type=paths.argument, help="file of configurations")
     parser.add_argument("--root", type=paths.argument, default=Path("runs/sweep"))
