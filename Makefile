@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
 DOCS_INSTALLED := $(VENV)/.installed-docs
 
-.PHONY: demo test test-slow test-all coverage lint format check bench bench-check docs notebooks build clean
+.PHONY: demo test test-slow test-all coverage lint format check bench bench-check docs notebooks build release clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py
@@ -51,6 +51,9 @@ notebooks: $(DOCS_INSTALLED)
 
 build: $(INSTALLED)
 	$(BIN)/python -m build
+
+release: $(INSTALLED)
+	$(BIN)/python -m tools.release
 
 $(INSTALLED): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
