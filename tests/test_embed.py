@@ -58,8 +58,9 @@ def test_embed__what_is_no_file_by_the_time_it_is_read(
     make(tmp_path / "other.png")
     given = {"export_dir": str(exported), "data_dir": str(tmp_path)}
     encode = embed.open_file_encoder(settings.of_encoder(given))
-    kept, outputs = embed.embed(encode, tmp_path, [*names, "other.png"])
-    assert kept == names and len(outputs["projection"]) == 3
+    parts = list(embed.embed(encode, tmp_path, [*names, "other.png"]))
+    assert [name for kept, _ in parts for name in kept] == names
+    assert sum(len(outputs["projection"]) for _, outputs in parts) == 3
     assert caplog.messages[-1] == f"left out other.png: {kind}, not a regular file"
 
 

@@ -385,13 +385,13 @@ class FilesConfig(Section):
     output: str | None = setting(
         None,
         "the file that the mode writes (none: report.html in --workdir, for report); "
-        "for shrink_images, the folder",
+        "for shrink_images, the folder; for embed, .npz, .parquet or a folder: DIR/",
         path="a file or folder",
     )
     features: str | None = setting(
         None,
-        "features.npz of --mode=embed, to be searched by --mode=neighbours",
-        path="a file",
+        "what --mode=embed wrote, to be searched by --mode=neighbours",
+        path="a file or folder",
     )
     query: str | None = setting(
         None, "the image file whose neighbours are shown", path="an image file"

@@ -1,18 +1,19 @@
 """Representations of all images below a folder.
 
     python -m tf_dpred.main --mode=embed --workdir=runs/quickstart \\
-        --data_dir=my_images --output=features.npz
+        --data_dir=my_images --output=features/
 
-The file holds `files` (relative to the folder), `representation` [N, r] and
-`projection` [N, d], float32, and a hash of the `weights`. Files that cannot be used
-are named and left out.
+What is written is described in `embeddings`: the names of the files, relative to the
+folder, `representation` [N, r] and `projection` [N, d], float32, and a hash of the
+weights. Files that cannot be used are named and left out. The same command continues
+after a kill.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,15 @@ from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data import image_files
 from tf_dpred.data.listing import require_images
 from tf_dpred.encoders import export, restore, settings
+from tf_dpred.encoders.feature_store import Store, Target
 from tf_dpred.records import checkpoints, flags_json
 from tf_dpred.records.workdir import Workdir
 from tf_dpred.system import devices, pace
-from tf_dpred.system.files import output_file, printable, write_arrays
+from tf_dpred.system.files import printable
 
 BATCH = 64
+SAVED_EVERY = 16 * BATCH
+"""Files after which features are put on the disk, where a later process continues."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,17 +76,21 @@ def run(config: Config, files: FilesConfig) -> None:
       OSError: the output could not be written.
     """
     listing = require_images(config)
-    path = output_file(files.output, "an npz file")
+    target = Target.of(files.output)
     listing.log_losses()
     names = listing.names
     encoder = open_file_encoder(config)
-    kept, outputs = embed(encoder, listing.root, names)
-    known = {"files": np.array(kept), "weights": np.array(encoder.weights)}
-    write_arrays(path, known | outputs)
-    length = outputs["representation"].shape[1]
+    with target.open(encoder.weights, names) as store:
+        verb = "kept" if store.is_complete else "wrote"
+        write(store, encoder, listing.root, names)
+        if not store.rows:
+            target.discard()
+            accepted = "a folder with an image that can be used"
+            refuse("data_dir", str(listing.root), accepted)
+        target.finish(store)
     print(
-        f"wrote {path}: {len(kept)} of {len(names)} images, representations of length "
-        f"{length}"
+        f"{verb} {target.path}: {store.rows} of {len(names)} images, representations "
+        f"of length {store.widths['representation']}"
     )
 
 
@@ -135,34 +143,43 @@ def _export_to_use(config: Config) -> Path | None:
     return path if is_latest else None
 
 
+def write(store: Store, encode: FileEncoder, root: Path, names: list[str]) -> None:
+    """Adds to a store what it lacks of the features of files.
+
+    Args:
+      store: of these names.
+      encode: of `open_file_encoder`.
+      root: folder that the names are relative to.
+      names: of files; those that cannot be used are left out.
+
+    Raises:
+      OSError: the disk is full, or the like.
+    """
+    left = range(store.done, len(names), BATCH)
+    for start in pace.logged(left, len(names) - store.done, each=BATCH):
+        for part, outputs in embed(encode, root, names[start : start + BATCH]):
+            store.append(part, outputs)
+        done = min(start + BATCH, len(names))
+        if done % SAVED_EVERY == 0 or done == len(names):
+            store.save(done)
+
+
 def embed(
     encode: FileEncoder, root: Path, names: list[str]
-) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Encodes image files.
+) -> Iterator[tuple[list[str], dict[str, np.ndarray]]]:
+    """Encodes image files, in batches; file by file where one cannot be used.
 
     Args:
       encode: of `open_file_encoder`.
       root: folder that the names are relative to.
       names: of files.
 
-    Returns:
-      The names of the files that could be used, in the same order; `representation`
-      [N, r] and `projection` [N, d] of these, float32.
-
-    Raises:
-      Refused: none can be used.
+    Yields:
+      The names of n files that could be used, in the same order; `representation`
+      [n, r] and `projection` [n, d] of these, float32.
     """
-    kept, found = [], []
-    starts = pace.logged(range(0, len(names), BATCH), len(names), each=BATCH)
-    for start in starts:
-        for part, outputs in _encoded(encode, root, names[start : start + BATCH]):
-            kept += part
-            found.append(outputs)
-    if not kept:
-        refuse("data_dir", str(root), "a folder with an image that can be used")
-    return kept, {
-        name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]
-    }
+    for start in range(0, len(names), BATCH):
+        yield from _encoded(encode, root, names[start : start + BATCH])
 
 
 def _encoded(

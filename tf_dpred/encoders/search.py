@@ -11,7 +11,6 @@ then come the images with the most similar representations (cosine), best first.
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import tensorflow as tf
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data import image_files
 from tf_dpred.encoders import embed
+from tf_dpred.encoders.embeddings import Embeddings
 from tf_dpred.evaluation import knn
 from tf_dpred.system.files import output_file, printable, whole
 
@@ -36,26 +36,12 @@ def run(config: Config, files: FilesConfig) -> None:
     """
     output = output_file(files.output, "a png file")
     query = _query(files.query)
-    names, representation = read_features(files.features)
+    searched = Embeddings.read(files.features)
     root = _folder(config.data.data_dir)
     encoder = embed.open_file_encoder(config)
     asked = encoder([query])["representation"]
-    if asked.shape[1] != representation.shape[1]:
-        refuse(
-            "features",
-            files.features,
-            f"those of this encoder, of length {asked.shape[1]}",
-            detail=f" with representations of length {representation.shape[1]}",
-        )
-    others = weights_of(files.features)
-    if others and encoder.weights and others != encoder.weights:
-        refuse(
-            "features",
-            files.features,
-            f"those of this encoder, {encoder.weights}",
-            detail=f" of an encoder with other weights, {others}",
-        )
-    found = neighbours(names, representation, asked, files.neighbours)
+    searched.check_is_of(asked.shape[1], encoder.weights)
+    found = neighbours(searched, asked, files.neighbours)
     for name, _ in found:
         if (reason := image_files.problem(root / name)) is not None:
             refuse(
@@ -85,63 +71,24 @@ def _folder(data_dir: str | None) -> Path:
     return Path(data_dir)
 
 
-def read_features(name: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Reads what --mode=embed wrote.
-
-    Args:
-      name: the value of `--features`.
-
-    Returns:
-      Names [N] of the files, and their representations [N, r].
-
-    Raises:
-      Refused: no such file, or not one of --mode=embed.
-    """
-    accepted = "a file that --mode=embed wrote"
-    # To read from a pipe of that name would wait for ever.
-    if name is None or (Path(name).exists() and not Path(name).is_file()):
-        refuse("features", name, accepted)
-    try:
-        # Not np.load, which takes files of other kinds as well.
-        with zipfile.ZipFile(name) as archive:
-            files, representation = (
-                np.lib.format.read_array(archive.open(f"{key}.npy"))
-                for key in ("files", "representation")
-            )
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        refuse("features", name, accepted, detail=f" ({error})")
-    shape = representation.shape
-    if len(shape) != 2 or not shape[0] or files.shape != shape[:1]:
-        shapes = f" with {files.shape} files and {shape} representations"
-        refuse("features", name, accepted, detail=shapes)
-    return files, representation
-
-
-def weights_of(name: str | None) -> str:
-    """The hash of the encoder of a file that `read_features` takes; "" if unknown."""
-    if name is None:
-        return ""
-    with np.load(name, allow_pickle=False) as file:
-        return str(file["weights"]) if "weights" in file.files else ""
-
-
 def neighbours(
-    names: np.ndarray, representation: np.ndarray, asked: np.ndarray, count: int
+    searched: Embeddings, asked: np.ndarray, count: int
 ) -> list[tuple[str, float]]:
     """The images most similar to one, which is among them if the folder holds it.
 
     Args:
-      names: [N] of files.
-      representation: [N, r] of these.
+      searched: N images.
       asked: [1, r], the representation of the one.
       count: how many, at least 1; if it is above N, there are N.
 
     Returns:
       (name, cosine similarity), best first.
     """
-    similarity, rows = knn.nearest(representation, asked, count)
-    files = names[rows[0]]
-    return [(str(f), float(s)) for f, s in zip(files, similarity[0], strict=True)]
+    similarity, rows = knn.nearest(searched.representation, asked, count)
+    return [
+        (searched.files[row], float(s))
+        for row, s in zip(rows[0], similarity[0], strict=True)
+    ]
 
 
 def strip(files: Sequence[Path]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One process at a time trains in a work directory."""
+"""One process at a time works in a directory: it trains there, or writes features."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ class Lock:
 
     Args:
       path: of the lock file, in a directory that exists.
+      flag: that names the directory, for the refusal.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, flag: str = "workdir"):
         self.path = path
+        self._flag = flag
         self.training = False
         self._file: TextIO | None = None
         self._taken_over = False
@@ -108,10 +110,12 @@ class Lock:
         if self._file is not None:
             self.path.unlink(missing_ok=True)
 
-    def _refuse(self, owner: str, does: str = "is training") -> NoReturn:
+    def _refuse(self, owner: str, does: str | None = None) -> NoReturn:
+        is_run = self._flag == "workdir"
+        does = does or ("is training" if is_run else "is writing")
         refuse(
-            "workdir",
+            self._flag,
             str(self.path.parent),
-            "a workdir that no other run uses",
+            f"a {'workdir' if is_run else 'directory'} that no other run uses",
             detail=f", where {owner} {does}",
         )
