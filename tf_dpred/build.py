@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -50,6 +50,8 @@ def model(
     pair: ViewPair | OwnViews,
     backbone: Backbone | None = None,
     start: Weights | None = None,
+    *,
+    make_views: Callable[..., tuple] | None = None,
 ) -> DirectPred:
     """A compiled model; call it under `strategy.scope()`.
 
@@ -61,6 +63,7 @@ def model(
         that makes one: images [n, s, s, 3] -> features, see `encoder.join`. It gets
         normalised images, or pixels if it normalises by itself.
       start: what both networks start from where it fits them.
+      make_views: of `data.device_views.feed`; None: `config` says it, and from crops.
     """
     objective = config.objective
     online = _network("online", config, backbone)
@@ -70,6 +73,8 @@ def model(
             start.assign(network)
     if target is not None and objective.target_init == "copy":
         target.set_weights(online.get_weights())
+    if make_views is None and isinstance(pair, ViewPair) and not config.data.on_host:
+        make_views = ViewsFromCrops(pair)
     built = DirectPred(
         online,
         target,
@@ -79,9 +84,7 @@ def model(
         stop_gradient=objective.stop_gradient,
         accumulation_steps=config.training.accumulation_steps,
         skip_nonfinite=config.training.on_nonfinite == "skip",
-        make_views=None
-        if config.data.on_host or isinstance(pair, OwnViews)
-        else ViewsFromCrops(pair),
+        make_views=make_views,
     )
     rates = optimizer(config, learning_rate(config, steps_per_epoch))
     _set_rates_of_parts(rates, online, config, steps_per_epoch)

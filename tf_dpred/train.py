@@ -10,7 +10,7 @@ from absl import logging
 
 from tf_dpred import build, errors, monitors
 from tf_dpred.config import Config, FilesConfig
-from tf_dpred.data import datasets, pipeline
+from tf_dpred.data import datasets, device_views, pipeline
 from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.own_views import OwnViews, Views
 from tf_dpred.data.source import Source
@@ -127,8 +127,14 @@ class Pretraining:
             knn, quality = monitors.of_config(config, self.bad_images, found, given)
         start = initial.of_run(config, self.workdir)
         with self.strategy.scope():
+            self.feed = device_views.feed(config.data, self.pair, self.source)
             self.model = build.model(
-                config, self.steps_per_epoch, self.pair, given.backbone, start
+                config,
+                self.steps_per_epoch,
+                self.pair,
+                given.backbone,
+                start,
+                make_views=self.feed.make_views,
             )
         self.own = given.record(self.model.online, seen)
         own.check(self.workdir, self.own)
@@ -224,7 +230,7 @@ class Pretraining:
         """Trains epochs first, ..., stop - 1; the first one from `step_in_epoch` on."""
         training = self.config.training
         stream = pipeline.training_views(
-            self.source,
+            self.feed.source,
             self.pair,
             self.config.data.image_size,
             training.batch_size,
@@ -234,7 +240,8 @@ class Pretraining:
             share=(self.place.index, self.place.workers),
             micro_batches=training.accumulation_steps,
             replicas=self.strategy.num_replicas_in_sync // self.place.workers,
-            distorted=self.config.data.on_host,
+            distorted=self.feed.distorted,
+            cropped=self.feed.cropped,
             keep_last=self.config.data.keep_last_batch,
         )
         if self.place.workers > 1:

@@ -59,9 +59,15 @@ class DataConfig(Section):
     )
     augment_on: str = setting(
         "host",
-        "where views are flipped, jittered, grayed, blurred and solarised: by the "
-        "host's processor or in the training step",
+        "where views are made: by the host's processor, or in the training step (the "
+        "crops as well where the images have one size)",
         choices=("host", "device"),
+    )
+    cache: str = setting(
+        "none",
+        "device: all training images, of one size, lie on the device that makes their "
+        "views; an epoch is shuffled completely",
+        choices=("none", "device"),
     )
     shuffle_buffer: int = setting(
         10_000, "encoded images in the shuffle buffer of a TFDS source", at_least=1
@@ -83,6 +89,10 @@ class DataConfig(Section):
     def on_host(self) -> bool:
         """Whether the input makes the whole views, and the step no part of them."""
         return self.augment_on == "host"
+
+    def check(self) -> None:
+        if self.cache == "device" and self.on_host:
+            refuse("cache", self.cache, "none, or device with --augment_on=device")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ def sample_crops(
       draws: float32 [n, CROP_DRAWS], uniform in [0, 1).
       height, width: int32 scalars, in pixels.
       scales: lowest and highest fraction of the image's area, within (0, 1], of each of
-        the n crops.
+        the n crops; or one for all.
       ratios: lowest and highest aspect of each.
 
     Returns:
@@ -49,6 +49,7 @@ def sample_crops(
     fallback = tf.minimum(image, tf.concat([wide / clamped, tall * clamped], axis=1))
     # One row more than the tries: the fallback, which always fits.
     tried = tf.sqrt(tf.stack([area / aspect, area * aspect], axis=-1))
+    fallback = tf.broadcast_to(fallback, tf.shape(tried[:, 0]))
     sides = tf.concat([tried, fallback[:, tf.newaxis]], axis=1)
     sides = tf.maximum(tf.round(sides), 1.0)
     fits = tf.reduce_all(sides <= image, axis=-1)

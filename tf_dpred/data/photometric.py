@@ -177,10 +177,13 @@ def gaussian_blur(
         rank = image.shape.rank
         margins = [[reach * (i == axis)] * 2 for i in range(-rank, 0)]
         padded = tf.pad(image, margins, mode)
+        # In numbers where they are known: XLA then knows that no shape varies.
+        static = image.shape.is_fully_defined()
+        size = image.shape if static else tf.shape(image)
 
         def shifted(offset) -> tf.Tensor:
             begin = [(reach + offset) * (i == axis) for i in range(-rank, 0)]
-            return tf.slice(padded, begin, tf.shape(image))
+            return tf.slice(padded, begin, size)
 
         def one_pass(number: tf.Tensor, total: tf.Tensor):
             for place in range(1, TAPS_AT_ONCE + 1):

@@ -98,6 +98,7 @@ def training_views(
     micro_batches: int = 1,
     replicas: int = 1,
     distorted: bool = True,
+    cropped: bool = True,
     labels: bool = False,
     keep_last: bool = False,
 ) -> tf.data.Dataset:
@@ -119,8 +120,10 @@ def training_views(
         each divides its rows into so many micro-batches. With more than one of both,
         rows are ordered such that each micro-batch holds the same examples, over all
         replicas, as it does on one.
-      distorted: False leaves flip, colour and blur to `ViewsFromCrops`, on the device
+      distorted: False leaves flip, colour and blur to `device_views`, on the device
         that trains.
+      cropped: False, with `distorted` False: leaves the crops to it as well, of images
+        of one size.
       labels: True adds the labels to each batch.
       keep_last: True ends an epoch with a smaller batch of the examples that fill none,
         which are left out otherwise. Only without `share`, `micro_batches` and
@@ -128,8 +131,8 @@ def training_views(
 
     Returns:
       The n views, uint8 [B / m, S, S, 3] each. Not distorted, they are crops, and their
-      n draws follow, float32 [B / m, NUM_DRAWS] each. The labels, int64 [B / m], come
-      last.
+      n draws follow, float32 [B / m, NUM_DRAWS] each. Not cropped, what the source
+      loads takes the place of the n crops. The labels, int64 [B / m], come last.
 
     Raises:
       Refused: see `steps_per_epoch`.
@@ -171,17 +174,19 @@ def training_views(
         image, label = load(example)
         if own:
             made = own(image, draws)
+        elif cropped:
+            images = random_views.random_crops(image, pair, image_size, draws)
+            made = (*images, *tf.unstack(draws))
         else:
-            cropped = random_views.random_crops(image, pair, image_size, draws)
-            made = (*cropped, *tf.unstack(draws))
+            made = (tf.ensure_shape(image, _shape_of(source)), *tf.unstack(draws))
         return (*made, *([label] if labels else []))
 
     def on_host(*parts: tf.Tensor) -> tuple[tf.Tensor, ...]:
         n = len(pair)
-        cropped, draws, rest = parts[:n], parts[n : 2 * n], parts[2 * n :]
+        images, draws, rest = parts[:n], parts[n : 2 * n], parts[2 * n :]
         made = (
-            random_views.distort_each(spec)(crop, drawn)
-            for spec, crop, drawn in zip(pair, cropped, draws, strict=True)
+            random_views.distort_each(spec)(image, drawn)
+            for spec, image, drawn in zip(pair, images, draws, strict=True)
         )
         return (*made, *rest)
 
@@ -222,6 +227,11 @@ def training_views(
     if micro_batches > 1 and replicas > 1:
         batches = batches.map(_as_it_is(divided))
     return batches.prefetch(PREFETCHED).with_options(_options())
+
+
+def _shape_of(source: Source) -> list[int]:
+    """Of what a source of images of one size, or of their indices, loads."""
+    return [] if source.image_size is None else [*source.image_size, 3]
 
 
 def first_images(

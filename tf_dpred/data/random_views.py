@@ -3,7 +3,7 @@
 A view is a function of an image and of `NUM_DRAWS` numbers, uniform in [0, 1). It has
 two stages: `random_crops`, of single images of any size, and `distort` (flip, colour,
 blur), of many crops of one size: by `distort_each` on the host's CPU, or by
-`distort_together` on the device that trains.
+`distort_together` on the device that trains. `device_crops` crops there as well.
 """
 
 import functools
@@ -52,24 +52,46 @@ def random_crops(
     ]
 
 
-def _turn(crop: tf.Tensor, draws: tf.Tensor, spec: ViewSpec) -> tf.Tensor:
-    """Turns a crop, uint8 [S, S, 3], as a spec asks.
+class Turns(NamedTuple):
+    """Which crops are flipped upside down, and by how much each is turned.
 
-    Its random numbers are the last 11 bits of those of `distort`, which decides by the
+    The random numbers are the last 11 bits of those of `distort`, which decides by the
     first ones: recipes without turns keep the views that they have.
+
+    Attributes:
+      flips: bool [...].
+      quarters: int32 [...], 0 to 3, of a circle.
+      degrees: float32 [...].
     """
-    drawn = draws[image_ops.CROP_DRAWS :] * 4096.0
-    upside_down, turned, quarters, angle, *_ = tf.unstack(drawn - tf.floor(drawn))
-    if spec.vertical_flip_probability:
-        flips = upside_down < spec.vertical_flip_probability
-        crop = tf.where(flips, crop[::-1], crop)
-    if spec.rotate90_probability:
+
+    flips: tf.Tensor
+    quarters: tf.Tensor
+    degrees: tf.Tensor
+
+    @classmethod
+    def of(cls, draws: tf.Tensor, spec: ViewSpec) -> "Turns":
+        """Of draws [..., NUM_DRAWS]."""
+        drawn = draws[..., image_ops.CROP_DRAWS :] * 4096.0
+        upside_down, turned, quarters, angle, *_ = tf.unstack(
+            drawn - tf.floor(drawn), axis=-1
+        )
         number = tf.cast(4.0 * quarters, tf.int32)
-        turns = tf.where(turned < spec.rotate90_probability, number, 0)
-        crop = tf.ensure_shape(tf.image.rot90(crop, turns), crop.shape)
+        return cls(
+            upside_down < spec.vertical_flip_probability,
+            tf.where(turned < spec.rotate90_probability, number, 0),
+            spec.rotation * (2.0 * angle - 1.0),
+        )
+
+
+def _turn(crop: tf.Tensor, draws: tf.Tensor, spec: ViewSpec) -> tf.Tensor:
+    """Turns a crop, uint8 [S, S, 3], as a spec asks."""
+    turns = Turns.of(draws, spec)
+    if spec.vertical_flip_probability:
+        crop = tf.where(turns.flips, crop[::-1], crop)
+    if spec.rotate90_probability:
+        crop = tf.ensure_shape(tf.image.rot90(crop, turns.quarters), crop.shape)
     if spec.rotation:
-        degrees = spec.rotation * (2.0 * angle - 1.0)
-        crop = image_ops.rotate(crop, degrees)
+        crop = image_ops.rotate(crop, turns.degrees)
     return crop
 
 

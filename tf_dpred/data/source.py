@@ -44,6 +44,7 @@ class Source:
         replaces.
       guard: a batch of examples -> the same for `attempt`, without those whose reading
         might never end; or None.
+      image_size: (H, W) of every image, where they are known to have one size.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Source:
     load: Load = load_stored
     attempt: Load | None = None
     guard: Callable[[Example], Example] | None = None
+    image_size: tuple[int, int] | None = None
 
 
 def from_arrays(
@@ -98,6 +100,7 @@ def from_arrays(
         labels,
         None if labels is None else int(np.max(labels)) + 1,
         fingerprint=hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
+        image_size=shape[1:3],
     )
 
 
@@ -113,12 +116,13 @@ def indexed(
     load: Load = load_stored,
     attempt: Load | None = None,
     guard: Callable[[Example], Example] | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> Source:
     """A source whose examples have an index: it is shuffled fully and skips for free.
 
     Args:
       name, split, num_examples, labels, num_classes, fingerprint, load, attempt,
-        guard: as in `Source` and `from_arrays`.
+        guard, image_size: as in `Source` and `from_arrays`.
       fields: int64 scalar -> the example of that index, without its label.
     """
     with tf.device("CPU:0"):
@@ -147,6 +151,7 @@ def indexed(
         load,
         attempt,
         guard,
+        image_size,
     )
 
 

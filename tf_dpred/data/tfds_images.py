@@ -129,6 +129,7 @@ class Tfds:
             examples,
             _load_or_replace(lambda: stored().map(fields), bad_images),
             load_stored,
+            image_size=_image_size(builder),
         )
 
     @functools.cached_property
@@ -148,6 +149,12 @@ class Tfds:
             type(label).__name__,
         )
         return None
+
+
+def _image_size(builder: Any) -> tuple[int, int] | None:
+    """(H, W) where the data set says that all images have one size."""
+    height, width = builder.info.features["image"].shape[:2]
+    return None if height is None or width is None else (height, width)
 
 
 def _load_or_replace(
