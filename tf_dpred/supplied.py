@@ -24,7 +24,7 @@ from tf_dpred.records.workdir import Workdir
 from tf_dpred.views import TwoViews
 
 # Settings that mean nothing for images, and for a backbone, that a program gives.
-_OF_IMAGES = ("data_dir", "train_size")
+_OF_IMAGES = ("data_dir", "columns", "train_size")
 _OF_RESNETS = ("width", "stem", "zero_init_last_gamma")
 
 

@@ -48,6 +48,11 @@ def expand(path: str) -> str:
     return path
 
 
+def several(text: str) -> list[str]:
+    """Paths with commas between them; one, if it exists under exactly this name."""
+    return [text] if os.path.lexists(text) else text.split(",")
+
+
 def argument(text: str) -> Path:
     """A path of a tool's command line: the `type` of an argument of `argparse`.
 

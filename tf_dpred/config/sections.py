@@ -19,8 +19,15 @@ class DataConfig(Section):
     )
     data_dir: str | None = setting(
         None,
-        "the image folder, or the directory that holds TFDS data sets",
-        path="a directory",
+        "the image folder, a list of image files (.txt, .csv, .tsv, .parquet), or "
+        "several of them with commas; or the directory that holds TFDS data sets",
+        path="a directory or a list of files",
+        listed=True,
+    )
+    columns: str | None = setting(
+        None,
+        "columns of a list of files: path, or path,label, or path,label,split; none: "
+        "found by their names",
     )
     split: str | None = setting(
         None, "training split in TFDS syntax; none: the data set's own"

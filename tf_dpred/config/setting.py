@@ -166,7 +166,7 @@ def checked_text(field: dataclasses.Field, value: str) -> str:
             refuse(field.name, value, accepted)
         return value
     try:
-        parts = value.split(",") if field.metadata["listed"] else [value]
+        parts = paths.several(value) if field.metadata["listed"] else [value]
         return ",".join(map(paths.expand, parts))
     except paths.Unusable as error:
         refuse(field.name, value, accepted, detail=str(error))

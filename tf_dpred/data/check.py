@@ -17,7 +17,7 @@ from absl import logging
 
 from tf_dpred.config import Config, FilesConfig
 from tf_dpred.data import image_files
-from tf_dpred.data.listing import require_images
+from tf_dpred.data.places import require_images
 from tf_dpred.system import pace
 from tf_dpred.system.files import printable
 
@@ -61,7 +61,9 @@ def unusable(root: Path, files: Sequence[str]) -> Iterator[tuple[str, str]]:
         return tf.size(image_files.decode_or_empty(content)) > 0
 
     readable = [file for file in files if os.access(root / file, os.R_OK)]
-    yield from ((f, "may not be read") for f in sorted(set(files) - set(readable)))
+    for file in sorted(set(files) - set(readable)):
+        there = os.path.lexists(root / file)
+        yield file, "may not be read" if there else "there is no such file"
     if not readable:
         return
     paths = tf.data.Dataset.from_tensor_slices(

@@ -40,11 +40,12 @@ def find(
     *,
     shuffle_buffer: int = 10_000,
     workdir: str | None = None,
+    columns: str | None = None,
 ) -> DataSet:
     """Finds a data set by its name.
 
     Args:
-      dataset, data_dir, shuffle_buffer: see `open_source`.
+      dataset, data_dir, shuffle_buffer, columns: see `open_source`.
       workdir: of this run; its pictures are no images of a folder.
 
     Raises:
@@ -52,10 +53,10 @@ def find(
     """
     if dataset == "digits":
         return Digits()
-    if data_dir is not None:
-        _check_exists(dataset, data_dir)
     if dataset == "folder":
-        return folder.Folder(data_dir, workdir)
+        return folder.Folder(data_dir, workdir, columns)
+    if data_dir is not None and "://" not in data_dir and not Path(data_dir).is_dir():
+        refuse("data_dir", data_dir, "an existing directory")
     return tfds_images.Tfds(dataset, data_dir, shuffle_buffer)
 
 
@@ -71,6 +72,7 @@ def of_config(config: Config) -> DataSet:
         data.data_dir,
         shuffle_buffer=data.shuffle_buffer,
         workdir=config.training.workdir,
+        columns=data.columns,
     )
 
 
@@ -83,12 +85,14 @@ def open_source(
     limit: int | None = None,
     bad_images: BadImages | None = None,
     split_flag: str = "split",
+    columns: str | None = None,
 ) -> Source:
     """Opens one split of a data set; whatever is wrong with it is raised here.
 
     Args:
       dataset: "digits" (scikit-learn's 1797 handwritten digits, enlarged to 32 x 32),
-        "folder" (image files below `data_dir`) or the name of a TFDS image data set.
+        "folder" (image files below `data_dir`, or in a list of that name) or the name
+        of a TFDS image data set.
       split: one of the data set's, for TFDS in its syntax ("train[:20000]",
         "train+unlabelled"); None for the training split.
       data_dir: the folder, or where TFDS keeps its data (None: its default place),
@@ -99,6 +103,7 @@ def open_source(
         there they are the first ones; elsewhere a fixed random choice.
       bad_images: counts the images that cannot be used.
       split_flag: name of the flag that gave `split`, to be blamed for a wrong one.
+      columns: of a list: see `places.open_places`.
 
     Raises:
       Refused: in one line, what was received and what is accepted.
@@ -109,7 +114,7 @@ def open_source(
         )
     if bad_images is None:
         bad_images = BadImages()
-    found = find(dataset, data_dir, shuffle_buffer=shuffle_buffer)
+    found = find(dataset, data_dir, shuffle_buffer=shuffle_buffer, columns=columns)
     return found.open(split, limit, bad_images, split_flag)
 
 
@@ -141,19 +146,6 @@ def default_splits(dataset: str, data_dir: str | None) -> tuple[str, str | None]
       Refused: as `open_source`.
     """
     return find(dataset, data_dir).default_splits()
-
-
-def _check_exists(dataset: str, data_dir: str) -> None:
-    if "://" in data_dir:
-        if dataset == "folder":
-            refuse(
-                "data_dir",
-                data_dir,
-                "for --dataset=folder, a directory of this machine's file system (a "
-                "bucket can be mounted)",
-            )
-    elif not Path(data_dir).is_dir():
-        refuse("data_dir", data_dir, "an existing directory")
 
 
 class Digits:

@@ -21,10 +21,9 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import refuse
-from tf_dpred.data import image_files, layout
+from tf_dpred.data import image_files, layout, places
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.image_files import EXTENSIONS
-from tf_dpred.data.listing import Listing
 from tf_dpred.data.source import Example, Source, indexed, subset
 from tf_dpred.system.files import printable
 
@@ -38,32 +37,36 @@ class Folder:
     """The splits of a folder, which is walked once, when this is made.
 
     Args:
-      data_dir: the folder.
-      workdir: of this run, in which it will write pictures; or None.
+      data_dir, workdir, columns: see `places.open_places`.
 
     Raises:
       Refused: no folder, or one that cannot be read.
     """
 
-    def __init__(self, data_dir: str | None, workdir: str | None = None):
+    def __init__(
+        self,
+        data_dir: str | None,
+        workdir: str | None = None,
+        columns: str | None = None,
+    ):
         if data_dir is None:
             refuse("data_dir", data_dir, "a directory, for --dataset=folder")
-        self.root = Path(data_dir)
-        listing = Listing(self.root, workdir)
-        listing.log_losses(broken=True)
-        self.splits = layout.splits(listing)
-        self._names: dict[str, list[str] | None] = {}
+        self._given = data_dir
+        self._found = places.open_places(data_dir, workdir, columns)
+        self._found.log_losses(broken=True)
+        self.root = self._found.root
+        self.splits = places.splits(self._found)
+        self._names: dict[str, list[str | None] | None] = {}
         self._passed_over: set[str] = set()
 
     def default_splits(self) -> tuple[str, str | None]:
         """The training split and the labelled test split, if there is one."""
-        train, *others = self.splits
-        return train, next(filter(self._is_labelled, others), None)
+        train = next(iter(self.splits))
+        return train, next(filter(self._is_labelled, self._others()), None)
 
     def held_out_split(self) -> str | None:
         """The labelled test split, or one without labels."""
-        _, *others = self.splits
-        return self.default_splits()[1] or next(iter(others), None)
+        return self.default_splits()[1] or next(iter(self._others()), None)
 
     def open(
         self, split: str | None, limit: int | None, bad_images: BadImages, flag: str
@@ -80,7 +83,7 @@ class Folder:
         """
         name = layout.find(self.splits, split or next(iter(self.splits)))
         if name is None:
-            refuse(flag, split, f"{', '.join(self.splits)} in {self.root}")
+            refuse(flag, split, f"{', '.join(self.splits)} in {self._given}")
         directory, files = self.root / self.splits[name].below, self.splits[name].files
         if not files:
             refuse(
@@ -89,10 +92,14 @@ class Folder:
                 f"at least one of {', '.join(EXTENSIONS)}",
                 detail=f" with no images in {directory}",
             )
-        chosen = subset(len(files), limit)
+        self._check_missing(bad_images)
+        usable = np.arange(len(files))
         labels, num_classes = None, None
         if flag != "split" or not self._strange_classes(name):
             labels, num_classes = self.labels(name) or (None, None)
+        if flag != "split" and labels is not None:
+            usable = np.flatnonzero(labels >= 0)
+        chosen = usable[subset(len(usable), limit)]
         return _source(
             name,
             directory,
@@ -105,11 +112,13 @@ class Folder:
     def labels(self, split: str) -> tuple[np.ndarray, int] | None:
         """Class index [N] of each file, and the number of classes; None without.
 
+        -1 for an image of which a list does not say the class.
+
         Raises:
           Refused: a class of a test split that the training split does not have.
         """
         train = next(iter(self.splits))
-        if len(self.splits) == 1:
+        if len(self.splits) == 1 and not self.splits[train].is_labelled:
             return None
         known, names = self._class_names(train), self._class_names(split)
         if known is None or names is None:
@@ -117,15 +126,31 @@ class Folder:
         if strange := self._strange_classes(split):
             refuse(
                 "data_dir",
-                str(self.root),
-                f"the classes in {self.root / self.splits[train].below}",
-                detail=f" with the class {strange[0]!r} in "
-                f"{self.root / self.splits[split].below}",
+                self._given,
+                f"the classes of {self._place(train)}",
+                detail=f" with the class {strange[0]!r} in {self._place(split)}",
             )
         if not self._classes:
             return None
         index = {name: label for label, name in enumerate(self._classes)}
-        return np.array([index[name] for name in names]), len(index)
+        known_as = [-1 if name is None else index[name] for name in names]
+        return np.array(known_as), len(index)
+
+    def _place(self, split: str) -> str:
+        """Where a split is, for messages."""
+        below = self.splits[split].below
+        return str(self.root / below) if below else split
+
+    def _check_missing(self, bad_images: BadImages | None) -> None:
+        """Refuses a list that lacks more files than a run may."""
+        missing = self._found.broken if self._found.is_list else []
+        if bad_images is not None and len(missing) > bad_images.most:
+            refuse(
+                "data_dir",
+                self._given,
+                f"at most --max_bad_images={bad_images.most} files that are missing",
+                detail=f" with {len(missing)} ({printable(missing[0])})",
+            )
 
     def _is_labelled(self, split: str) -> bool:
         if strange := self._strange_classes(split):
@@ -146,13 +171,16 @@ class Folder:
         if split == train:
             return []
         known, names = self._class_names(train), self._class_names(split)
-        return [] if known is None or names is None else sorted({*names} - {*known})
+        if known is None or names is None:
+            return []
+        return sorted(name for name in {*names} - {*known} if name is not None)
 
     @functools.cached_property
     def _classes(self) -> list[str]:
         """The classes of the training split, sorted; none if they are no classes."""
         train = next(iter(self.splits))
-        classes = sorted(set(self._class_names(train) or ()))
+        names = {*(self._class_names(train) or ())}
+        classes = sorted(name for name in names if name is not None)
         shown = printable(", ".join(classes))
         if {name.lower() for name in classes} <= NO_CLASSES:
             logging.warning("%s has no labels: %s is not a class", train, shown)
@@ -162,23 +190,16 @@ class Folder:
             return classes
         return []
 
-    def _class_names(self, split: str) -> list[str] | None:
-        """First-level directory of each file, or None if a file has none."""
+    def _class_names(self, split: str) -> list[str | None] | None:
+        """Class of each file, None where it has none; or None."""
         if split not in self._names:
-            files = self.splits[split].files
-            outside = [file for file in files if "/" not in file]
-            if 0 < len(outside) < len(files):
-                logging.warning(
-                    "%s has no labels: %d of its %d images are in no directory of a "
-                    "class (%s)",
-                    split,
-                    len(outside),
-                    len(files),
-                    printable(outside[0]),
-                )
-            classes = [file.partition("/")[0] for file in files]
-            self._names[split] = classes if files and not outside else None
+            self._names[split] = layout.classes(split, self.splits[split])
         return self._names[split]
+
+    def _others(self) -> list[str]:
+        """The splits for tests; a list may have more, of any name."""
+        tests = (layout.VAL, layout.TEST)
+        return [name for name in self.splits if layout.purpose(name) in tests]
 
 
 def _source(

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from tf_dpred.data.listing import Listing
+from tf_dpred.data.listing import Found
 from tf_dpred.system.files import printable
 
 # What a split is for, by its name. The first of the others is the test split.
@@ -48,14 +48,30 @@ class Split:
 
     Attributes:
       below: the directory, relative to the folder; "" is the folder itself.
-      files: relative to that directory, sorted.
+      files: relative to that directory, sorted or in the order of a list.
+      labels: the class of each image, None where it has none; None: the directories
+        are the classes.
+      parts: the splits of several places of which this one is made, in their order.
     """
 
     below: str
     files: Sequence[str]
+    labels: Sequence[str | None] | None = None
+    parts: Sequence[Split] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Of the files, relative to the folder."""
+        return [_prefix(self.below) + file for file in self.files]
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether a list says what the classes are, and no directory."""
+        labels = self.labels is not None and any(self.labels)
+        return labels or any(part.is_labelled for part in self.parts)
 
 
-def splits(listing: Listing) -> dict[str, Split]:
+def splits(listing: Found) -> dict[str, Split]:
     """The splits of a folder by name, the training split first, the test split second.
 
     A folder without them is one split, "train". A line says so where some directories
@@ -113,7 +129,35 @@ def find(named: dict[str, Split], wanted: str) -> str | None:
     return same[0] if len(same) == 1 else None
 
 
-def _split_names(listing: Listing, below: str) -> list[str]:
+def classes(name: str, split: Split) -> list[str | None] | None:
+    """The class of each image of a split, None where it has none; or None.
+
+    By its list, or by the first directory of the image's name, if each has one.
+
+    Args:
+      name: of the split, for a warning that some have none.
+      split: with the images.
+    """
+    if split.parts:
+        each = [classes(name, part) or [None] * len(part.files) for part in split.parts]
+        joined = [label for part in each for label in part]
+        return joined if any(joined) else None
+    if split.labels is not None:
+        return list(split.labels) if any(split.labels) else None
+    files = split.files
+    outside = [file for file in files if "/" not in file]
+    if 0 < len(outside) < len(files):
+        logging.warning(
+            "%s has no labels: %d of its %d images are in no directory of a class (%s)",
+            name,
+            len(outside),
+            len(files),
+            printable(outside[0]),
+        )
+    return None if outside or not files else [f.partition("/")[0] for f in files]
+
+
+def _split_names(listing: Found, below: str) -> list[str]:
     """Directories within `below` whose names are those of splits, best first."""
     depth = below.count("/") + 1 if below else 0
     names = [
@@ -131,7 +175,7 @@ def _split_names(listing: Listing, below: str) -> list[str]:
     return sorted((name for name in names if purpose(name)), key=rank)
 
 
-def _split(listing: Listing, below: str, name: str) -> Split:
+def _split(listing: Found, below: str, name: str) -> Split:
     """The images of a split: of `train/train` if there is nothing else in `train`."""
     path = _prefix(below) + name
     while inner := _only_directory(listing.files, path):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from absl import logging
 
-from tf_dpred.config import Config, refuse
+from tf_dpred.config import refuse
 from tf_dpred.data.image_files import EXTENSIONS, MAX_BYTES, special_kind
 from tf_dpred.system.files import printable
 
@@ -49,29 +49,116 @@ WORKDIR_MARK = "flags.json"
 """A directory that holds such a file is the work directory of a run."""
 
 
-class Listing:
-    """The images below a directory, as they were when it was made.
-
-    Args:
-      root: the directory.
-      workdir: of this run, in which it will write pictures; or None.
+class Found:
+    """The images of one place, as they were when it was looked at.
 
     Attributes:
-      files: relative paths of the images, sorted.
-      broken: links that lead nowhere and have the name of an image, sorted.
+      root: that the names are relative to.
+      files: names of the images; sorted, or in the order of a list.
+      broken: names of images that are not there.
       directories: relative paths of the directories that were looked into, sorted.
-
-    Raises:
-      Refused: `root` cannot be listed, or is the work directory.
     """
 
-    def __init__(self, root: Path, workdir: str | None = None):
+    is_list = False
+    """Whether somebody wrote down the names; what is missing is a fault then."""
+
+    def __init__(self, root: Path):
         self.root = root
         self.files: list[str] = []
         self.broken: list[str] = []
         self.directories: list[str] = []
         self._kinds: Counter[str] = Counter()
         self._left_out: dict[str, tuple[int, str]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The images and the broken ones, sorted; each is used or named."""
+        return sorted(self.files + self.broken)
+
+    @property
+    def called(self) -> str:
+        """What the place is called in messages."""
+        return printable(str(self.root))
+
+    def left_out(self, broken: bool = False, why: str = "") -> str:
+        """What is not in `files`, by its kind: "2 .heic; hidden: 64 (._a.jpg)"; or "".
+
+        Args:
+          broken: whether those in `broken` are left out as well.
+          why: what to add to the kinds of images that cannot be read.
+        """
+        phrases = []
+        if self._kinds:
+            kinds = sorted(self._kinds.items())
+            counts = ", ".join(f"{count} {kind}" for kind, count in kinds)
+            phrases.append(counts + why)
+        phrases += [
+            f"{reason}: {count} ({example})"
+            for reason, (count, example) in sorted(self._left_out.items())
+        ]
+        if self.broken and broken:
+            phrases.append(self._of_broken())
+        return "; ".join(phrases)
+
+    def _of_broken(self) -> str:
+        return f"links to nothing: {len(self.broken)} ({printable(self.broken[0])})"
+
+    def log_losses(self, broken: bool = False) -> None:
+        """Says what is left out, in one line, and whether images have 16 bits."""
+        if text := self.left_out(broken, ", which TensorFlow cannot read"):
+            logging.warning("left out in %s: %s", self.called, text)
+        self.log_depth(LOOKED_AT)
+
+    def log_depth(self, most: int) -> None:
+        """Says whether PNG files have 16 bits; at most so many are looked at."""
+        pngs = [file for file in self.files if file.lower().endswith(".png")]
+        looked_at = pngs[:: max(1, -(-len(pngs) // most))]
+        deep = [file for file in looked_at if _has_sixteen_bits(self.root / file)]
+        if deep:
+            logging.warning(
+                "in %s %d of %d PNG files that were looked at have 16 bits per channel "
+                "(%s): they are used as 8 bits, value / 256",
+                self.called,
+                len(deep),
+                len(looked_at),
+                printable(deep[0]),
+            )
+
+    def leave_out(self, unwanted: set[str], reason: str) -> None:
+        """Takes names out of `files`, and counts them."""
+        for file in self.files:
+            if file in unwanted:
+                self._note(reason, file)
+        self.files = [file for file in self.files if file not in unwanted]
+
+    def _add_file(self, path: str, found: os.stat_result) -> None:
+        """Adds an image, or counts why it is none."""
+        if special := special_kind(found.st_mode):
+            self._note("no regular files", path, special)
+        elif found.st_size > MAX_BYTES:
+            self._note(f"larger than {MAX_BYTES:,} bytes", path)
+        else:
+            self.files.append(path)
+
+    def _note(self, reason: str, path: str, detail: str = "") -> None:
+        count, example = self._left_out.get(reason, (0, ""))
+        example = example or printable(path) + (f": {detail}" if detail else "")
+        self._left_out[reason] = count + 1, example
+
+
+class Listing(Found):
+    """The images below a directory.
+
+    Args:
+      root: the directory.
+      workdir: of this run, in which it will write pictures; or None.
+
+    Raises:
+      Refused: `root` cannot be listed, or is the work directory.
+    """
+
+    def __init__(self, root: Path, workdir: str | None = None):
+        super().__init__(root)
         self._real_root = os.path.realpath(root)
         self._workdir = None if workdir is None else os.path.realpath(workdir)
         if self._real_root == self._workdir:
@@ -91,54 +178,6 @@ class Listing:
                 waiting += sorted(self._follow(waiting.pop(0), seen))
         for found in (self.files, self.broken, self.directories):
             found.sort()
-
-    @property
-    def names(self) -> list[str]:
-        """The images and the links to nothing, sorted; each is used or named."""
-        return sorted(self.files + self.broken)
-
-    def left_out(self, broken: bool = False, why: str = "") -> str:
-        """What is not in `files`, by its kind: "2 .heic; hidden: 64 (._a.jpg)"; or "".
-
-        Args:
-          broken: whether the links in `broken` are left out as well.
-          why: what to add to the kinds of images that cannot be read.
-        """
-        phrases = []
-        if self._kinds:
-            kinds = sorted(self._kinds.items())
-            counts = ", ".join(f"{count} {kind}" for kind, count in kinds)
-            phrases.append(counts + why)
-        phrases += [
-            f"{reason}: {count} ({example})"
-            for reason, (count, example) in sorted(self._left_out.items())
-        ]
-        if self.broken and broken:
-            example = printable(self.broken[0])
-            phrases.append(f"links to nothing: {len(self.broken)} ({example})")
-        return "; ".join(phrases)
-
-    def log_losses(self, broken: bool = False) -> None:
-        """Says what is left out, in one line, and whether images have 16 bits."""
-        if text := self.left_out(broken, ", which TensorFlow cannot read"):
-            root = printable(str(self.root))
-            logging.warning("left out in %s: %s", root, text)
-        self.log_depth(LOOKED_AT)
-
-    def log_depth(self, most: int) -> None:
-        """Says whether PNG files have 16 bits; at most so many are looked at."""
-        pngs = [file for file in self.files if file.lower().endswith(".png")]
-        looked_at = pngs[:: max(1, -(-len(pngs) // most))]
-        deep = [file for file in looked_at if _has_sixteen_bits(self.root / file)]
-        if deep:
-            logging.warning(
-                "in %s %d of %d PNG files that were looked at have 16 bits per channel "
-                "(%s): they are used as 8 bits, value / 256",
-                printable(str(self.root)),
-                len(deep),
-                len(looked_at),
-                printable(deep[0]),
-            )
 
     def _walk(self, below: str, real: str, seen: set[str]) -> list[str]:
         """Adds what is in a directory and below it -> the links to directories."""
@@ -230,17 +269,7 @@ class Listing:
             # It vanished, or the disk fails: whoever reads it says so.
             self.files.append(path)
             return
-        if special := special_kind(found.st_mode):
-            self._note("no regular files", path, special)
-        elif found.st_size > MAX_BYTES:
-            self._note(f"larger than {MAX_BYTES:,} bytes", path)
-        else:
-            self.files.append(path)
-
-    def _note(self, reason: str, path: str, detail: str = "") -> None:
-        count, example = self._left_out.get(reason, (0, ""))
-        example = example or printable(path) + (f": {detail}" if detail else "")
-        self._left_out[reason] = count + 1, example
+        self._add_file(path, found)
 
 
 def _has_sixteen_bits(path: Path) -> bool:
@@ -250,21 +279,3 @@ def _has_sixteen_bits(path: Path) -> bool:
     except OSError:
         return False  # whoever decodes it says so
     return start.startswith(b"\x89PNG") and start[24:] == b"\x10"
-
-
-def require_images(config: Config) -> Listing:
-    """The images of `--data_dir`, of which there is at least one, or a broken link.
-
-    Raises:
-      Refused: no folder was given, there is none, or no image is in it.
-    """
-    data_dir = config.data.data_dir
-    listing = None
-    if data_dir and Path(data_dir).is_dir():
-        listing = Listing(Path(data_dir), config.training.workdir)
-    if listing is None or not listing.names:
-        kinds = ", ".join(EXTENSIONS)
-        left_out = listing.left_out() if listing else ""
-        detail = f", which holds no image ({left_out})" if left_out else ""
-        refuse("data_dir", data_dir, f"a folder with images ({kinds})", detail=detail)
-    return listing

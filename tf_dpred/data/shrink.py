@@ -8,10 +8,15 @@ Decoding a photograph of 24 million pixels takes a hundred times as long as the 
 image, upright, its short side `--short_side` (smaller images keep their size), in the
 same sub-folders, as NAME.EXTENSION.jpg. What is there already is not made again, so an
 interrupted start continues. Files that cannot be used are named and left out.
+Of a list of files, `images.csv` beside the copies names them, with their labels and
+splits; those that lie elsewhere than below the list are copied into `elsewhere`.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import itertools
 import os
 from pathlib import Path
 
@@ -19,12 +24,14 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.data import image_files
-from tf_dpred.data.listing import require_images
+from tf_dpred.data import image_files, layout, places
+from tf_dpred.data.listing import Found
+from tf_dpred.data.places import require_images
 from tf_dpred.system import json_files, pace
 from tf_dpred.system.files import printable, whole
 
 RECORD = "shrink_images.json"
+LIST = "images.csv"
 MAX_SIDE = 65_500
 """Of a JPEG, in libjpeg."""
 
@@ -40,23 +47,48 @@ def run(config: Config, files: FilesConfig) -> int:
       OSError: a copy could not be written; the same command continues.
     """
     listing = require_images(config)
-    target = _target(files.output, listing.root)
+    target = _target(files.output, listing)
     remember(target, files)
     listing.log_losses()
     counts = copy(listing.root, target, listing.names, files)
+    if listing.is_list:
+        _write_list(target, listing)
     print("{} images: {} written, {} there before, {} left out".format(*counts))
     return 1 if counts[3] else 0
 
 
-def _target(output: str | None, source: Path) -> Path:
+def _target(output: str | None, source: Found) -> Path:
     target = Path(output or "")
+    folders = [part.root for part in places.parts_of(source) if not part.is_list]
     if (
         not output
         or (target.exists() and not target.is_dir())
-        or target.resolve().is_relative_to(source.resolve())
+        or any(target.resolve().is_relative_to(root.resolve()) for root in folders)
     ):
-        refuse("output", output, f"a folder outside of {source}")
+        refuse("output", output, f"a folder outside of {source.called}")
     return target
+
+
+def _write_list(target: Path, source: Found) -> None:
+    """Writes which copies there are, of what class and in which split."""
+    text = io.StringIO()
+    lines = csv.writer(text)
+    lines.writerow(("path", "label", "split"))
+    for name, split in places.splits(source).items():
+        labels = layout.classes(name, split) or itertools.repeat(None)
+        for file, label in zip(split.names, labels, strict=False):
+            if (copied := _copy_of(target, file)).exists():
+                lines.writerow((copied.relative_to(target), label, name))
+    with whole(target / LIST) as written:
+        written.write(os.fsencode(text.getvalue()))
+
+
+def _copy_of(target: Path, name: str) -> Path:
+    """Where the copy of an image goes: below `target`, whatever its name."""
+    if os.path.isabs(name) or ".." in Path(name).parts:
+        parts = [part for part in Path(name).parts if part not in ("..", os.sep)]
+        return target.joinpath("elsewhere", *parts[:-1], f"{parts[-1]}.jpg")
+    return target / f"{name}.jpg"
 
 
 def remember(target: Path, files: FilesConfig) -> None:
@@ -95,7 +127,7 @@ def copy(
     Returns:
       How many images there are, were written, were there before, and were left out.
     """
-    wanted = [n for n in names if not (target / f"{n}.jpg").exists()]
+    wanted = [n for n in names if not _copy_of(target, n).exists()]
     readable = [n for n in wanted if os.access(source / n, os.R_OK)]
     for name in sorted(set(wanted) - set(readable)):
         logging.warning("left out %s: may not be read", printable(name))
@@ -118,7 +150,7 @@ def copy(
         if not jpeg:
             logging.warning("left out %s: %s", printable(name), reason)
             continue
-        path = target / f"{name}.jpg"
+        path = _copy_of(target, name)
         if path.exists():  # it was not when this began
             logging.warning(
                 "left out %s: a file system that ignores case holds another's copy "

@@ -22,7 +22,7 @@ from absl import logging
 
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data import image_files
-from tf_dpred.data.listing import require_images
+from tf_dpred.data.places import require_images
 from tf_dpred.encoders import export, restore, settings
 from tf_dpred.encoders.feature_store import Store, Target
 from tf_dpred.records import checkpoints, flags_json

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.data import image_files
+from tf_dpred.data import image_files, places
 from tf_dpred.encoders import embed
 from tf_dpred.encoders.embeddings import Embeddings
 from tf_dpred.evaluation import knn
@@ -66,9 +66,9 @@ def _query(name: str | None) -> Path:
 
 
 def _folder(data_dir: str | None) -> Path:
-    if data_dir is None or not Path(data_dir).is_dir():
+    if (root := places.root_of(data_dir)) is None:
         refuse("data_dir", data_dir, "the folder whose images --features describes")
-    return Path(data_dir)
+    return root
 
 
 def neighbours(

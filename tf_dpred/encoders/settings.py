@@ -37,6 +37,7 @@ BY_A_PROGRAM = " (given by a program)"
 # Settings that mean nothing for another data set.
 _OF_THE_DATASET = (
     "data_dir",
+    "columns",
     "split",
     "train_size",
     "eval_train_split",
