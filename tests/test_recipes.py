@@ -182,7 +182,7 @@ PUBLISHED = {
         "warmup_epochs": 0.0,
     },
 }
-OWN = {"folder", "quickstart"}
+OWN = {"folder", "laptop", "quickstart"}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
