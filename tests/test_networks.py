@@ -298,7 +298,7 @@ def test_backbone__keras_application():
     assert network(photos(2, 32))[1].shape == (2, 128)
 
 
-def test_with_own_batch_norm__same_model():
+def test_with_own_layers__same_model():
     """Nested models too; momentum and epsilon stay those of the layer."""
     inner = keras.Sequential(
         [keras.layers.BatchNormalization(momentum=0.8, epsilon=0.01)], name="inner"
@@ -318,7 +318,7 @@ def test_with_own_batch_norm__same_model():
     rng = np.random.default_rng(0)
     for layer in outer.layers[1:]:
         layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
-    copy = backbones.with_own_batch_norm(outer)
+    copy = backbones.with_own_layers(outer)
     found = [
         layer
         for layer in keras_private.all_layers(copy)

@@ -67,8 +67,9 @@ def write(directory: Path, formats: Sequence[Format], side: int) -> None:
             continue
         before = set(directory.iterdir())
         try:
-            with quiet.only_warnings(), warnings.catch_warnings():
-                # Of Keras and the converters; what comes of them is looked at.
+            # Converters log tracebacks of what they then do in another way, and a line
+            # for each operation that they do not know; what comes of them is looked at.
+            with quiet.nothing_logged(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 one.write(directory)
                 found = np.asarray(one.run(directory, images))
@@ -114,6 +115,10 @@ def of_keras(bare: keras.Model) -> list[Format]:
             str(path / name), format=kind, verbose=False, input_signature=[images]
         )
 
+    def convert_to_onnx(path: Path) -> None:
+        _teach_erfc()
+        exported(onnx, "onnx")(path)
+
     onnx, tflite = "encoder.onnx", "encoder.tflite"
     return [
         Format(
@@ -126,7 +131,7 @@ def of_keras(bare: keras.Model) -> list[Format]:
         Format(
             onnx,
             ("tf2onnx", "onnxruntime"),
-            exported(onnx, "onnx"),
+            convert_to_onnx,
             lambda path, given: _run_onnx(path / onnx, given),
             bare,
         ),
@@ -138,6 +143,28 @@ def of_keras(bare: keras.Model) -> list[Format]:
             bare,
         ),
     ]
+
+
+def _teach_erfc() -> None:
+    """Tells tf2onnx that erfc(x) = 1 - erf(x): TensorFlow's GELU has it."""
+    from tf2onnx import utils
+    from tf2onnx.handler import tf_op
+
+    class Erfc:
+        @classmethod
+        def version_9(cls, graph, node, **_) -> None:
+            [x], outputs = node.input, list(node.output)
+            shapes, dtypes = node.output_shapes, node.output_dtypes
+            one = np.ones([1], utils.map_onnx_to_numpy_type(dtypes[0]))
+            graph.remove_node(node.name)
+            erf = graph.make_node("Erf", [x], shapes=shapes, dtypes=dtypes)
+            ones = graph.make_const(utils.make_name("one"), one)
+            inputs = [ones.output[0], erf.output[0]]
+            graph.make_node(
+                "Sub", inputs, outputs=outputs, shapes=shapes, dtypes=dtypes
+            )
+
+    tf_op("Erfc")(Erfc)
 
 
 def _run_keras(path: Path, images: np.ndarray) -> np.ndarray:

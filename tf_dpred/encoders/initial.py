@@ -106,10 +106,16 @@ class Weights:
         """The arrays by the names of `inner`, if both are alike but for the names."""
         if inner.keys() <= self.arrays.keys():
             return None
-        shapes = [(key[1], tuple(variable.shape)) for key, variable in inner.items()]
+
+        def kinds(arrays: Iterable) -> list[tuple[str, tuple[int, ...]]]:
+            # Keras numbers the layers inside of a layer as well.
+            return [
+                (key[1].rpartition("/")[2], tuple(array.shape)) for key, array in arrays
+            ]
+
         given = list(self.arrays.items())
-        same, behind = given[: len(shapes)], given[len(shapes) :]
-        if [(key[1], array.shape) for key, array in same] != shapes:
+        same, behind = given[: len(inner)], given[len(inner) :]
+        if kinds(same) != kinds(inner.items()):
             return None
         renamed = zip(inner, (array for _, array in same), strict=True)
         return dict(behind) | dict(renamed)

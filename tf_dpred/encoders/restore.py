@@ -66,7 +66,7 @@ class Encoder:
 
     def copy(self) -> keras.Model:
         """A new model images -> representation with equal weights."""
-        return backbones.with_own_batch_norm(self.bare())
+        return backbones.with_own_layers(self.bare())
 
 
 def open_encoder(config: Config, backbone: Backbone | None = None) -> Encoder:

@@ -10,6 +10,7 @@ from typing import NoReturn
 import keras
 
 from tf_dpred.config import NetworkConfig, refuse
+from tf_dpred.networks.convolution import ChannelwiseConv2D
 from tf_dpred.networks.normalization import BatchNormalization
 from tf_dpred.networks.resnet import ARCHITECTURES, resnet
 from tf_dpred.system import keras_private
@@ -56,7 +57,7 @@ def backbone(config: NetworkConfig, image_size: int) -> keras.Model:
             image_size,
             f"what --backbone={config.backbone} can be built for ({reason})",
         )
-    return with_own_batch_norm(model)
+    return with_own_layers(model)
 
 
 def check_name(name: str) -> None:
@@ -102,10 +103,10 @@ def refuse_layer(
     refuse("backbone", described(layer), accepted, detail=detail)
 
 
-def with_own_batch_norm(model: keras.Model) -> keras.Model:
-    """A copy, with its weights, whose BatchNorms are this package's.
+def with_own_layers(model: keras.Model) -> keras.Model:
+    """A copy, with its weights, of this package's layers, see `replace_layers`.
 
-    Keras' own take the statistics of each replica's share of the batch.
+    Keras' BatchNorms take the statistics of each replica's share of the batch.
 
     Args:
       model: Functional or Sequential; models inside it are copied as well.
@@ -134,16 +135,19 @@ def with_own_batch_norm(model: keras.Model) -> keras.Model:
         # keras.layers.Normalization keeps what it derives from its weights.
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
-    replace_batch_norm(copy)
+    replace_layers(copy)
     return copy
 
 
-def replace_batch_norm(model: keras.Model) -> None:
-    """Makes the BatchNorms of a model, also those inside of its layers, this package's.
+def replace_layers(model: keras.Model) -> None:
+    """Makes a model's BatchNorms and channelwise convolutions this package's.
 
-    In place: only a layer itself could put another object where its BatchNorm is.
+    In place, and so also inside of its layers: only a layer itself could put another
+    object where its BatchNorm is.
     """
     for layer in keras_private.all_layers(model):
         if type(layer) is keras.layers.BatchNormalization:
             layer.__class__ = BatchNormalization  # which adds no state
             layer.synchronized = True
+        elif ChannelwiseConv2D.computes(layer):
+            layer.__class__ = ChannelwiseConv2D

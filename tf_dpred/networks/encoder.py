@@ -15,7 +15,7 @@ import numpy as np
 
 from tf_dpred.config import NetworkConfig, refuse
 from tf_dpred.networks import given, heads
-from tf_dpred.system import keras_private
+from tf_dpred.system import keras_private, saving
 
 
 @keras.saving.register_keras_serializable("tf_dpred")
@@ -240,14 +240,23 @@ def weights_by_layer(
         if isinstance(layer, keras.Model):
             inner = weights_by_layer(*layer.layers)
         else:
-            of_layer = f"{layer.name}/"
-            inner = {
-                (layer.name, weight.path.rpartition(of_layer)[2]): weight
-                for weight in layer.weights
-            }
+            inner = {(layer.name, name): w for name, w in _by_name(layer).items()}
         if twice := [
             key for key in inner if found.get(key, inner[key]) is not inner[key]
         ]:
             raise ValueError(f"Invalid model: received two weights {twice[0]}.")
         found |= inner
+    return found
+
+
+def _by_name(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
+    """The weights of one layer by their paths in it, `variable` without a name."""
+    found: dict[str, keras.Variable] = {}
+    for weight in layer.weights:
+        path = weight.path.rpartition(f"{layer.name}/")[2]
+        name = path.removesuffix(weight.name) + saving.stable_name(weight)
+        same = sum(
+            re.fullmatch(rf"{re.escape(name)}(\.\d+)?", n) is not None for n in found
+        )
+        found[f"{name}.{same}" if same else name] = weight
     return found

@@ -113,18 +113,18 @@ def made(model: keras.Model) -> keras.Model:
     Raises:
       Refused: see `_compute`.
     """
-    backbones.replace_batch_norm(model)
+    backbones.replace_layers(model)
     _compute([model])
     return model
 
 
 def copied(model: keras.Model) -> keras.Model:
-    """`backbones.with_own_batch_norm` of a user's model, compared with it.
+    """`backbones.with_own_layers` of a user's model, compared with it.
 
     Raises:
       Refused: it cannot be copied, its copy computes something else; see `_compute`.
     """
-    copy = backbones.with_own_batch_norm(model)
+    copy = backbones.with_own_layers(model)
     expected, found = _compute([model, copy])
     near = 0.01 * max(float(np.max(np.abs(expected))), 1e-6)
     if expected.shape != found.shape or np.max(np.abs(found - expected)) > near:

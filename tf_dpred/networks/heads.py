@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from tf_dpred.config import NetworkConfig
-from tf_dpred.networks.backbones import with_own_batch_norm
+from tf_dpred.networks.backbones import with_own_layers
 from tf_dpred.networks.normalization import BatchNormalization
 
 
@@ -58,7 +58,7 @@ def make(given: Sequence[int] | keras.Model, input_dim: int) -> keras.Model:
         return mlp(given, input_dim)
     if not given.built:
         given.build((None, input_dim))
-    return with_own_batch_norm(given)
+    return with_own_layers(given)
 
 
 def mlp(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import keras
 
 from tf_dpred.model import DirectPred
+from tf_dpred.system import saving
 
 
 def training_state(model: DirectPred) -> dict[str, keras.Variable]:
@@ -36,10 +37,10 @@ def training_state(model: DirectPred) -> dict[str, keras.Variable]:
 def named(part: str, variables: Iterable[keras.Variable]) -> dict[str, keras.Variable]:
     """The variables of one part by their place in it: `online/0012/kernel`.
 
-    Not by their paths, which hold the numbers that Keras gives to unnamed layers: new
-    ones for every model that a process builds.
+    Not by their paths, which hold the numbers that Keras gives to unnamed layers and
+    variables: new ones for every model that a process builds.
     """
     return {
-        f"{part}/{index:04d}/{variable.name}": variable
+        f"{part}/{index:04d}/{saving.stable_name(variable)}": variable
         for index, variable in enumerate(variables)
     }

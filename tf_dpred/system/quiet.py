@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging as standard_logging
 import os
 import sys
 import tempfile
@@ -54,6 +55,17 @@ def only_warnings() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
+
+
+@contextlib.contextmanager
+def nothing_logged() -> Iterator[None]:
+    """Keeps all of Python's loggers silent, also those that log errors."""
+    before = standard_logging.root.manager.disable
+    standard_logging.disable(standard_logging.CRITICAL)
+    try:
+        yield
+    finally:
+        standard_logging.disable(before)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
+
+
+def stable_name(variable: keras.Variable) -> str:
+    """The name of a variable; `variable` where its layer gave it none.
+
+    Keras numbers those: `variable_20` is `variable_31` in the next model of a process.
+    """
+    return re.sub(r"^variable_\d+$", "variable", variable.name)
 
 
 def config_of(name: str, value: Any) -> Any:
