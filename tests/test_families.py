@@ -10,7 +10,7 @@ from keras import layers
 
 from tf_dpred.config import Config
 from tf_dpred.encoders import export, formats, initial, restore, settings
-from tf_dpred.networks import backbones
+from tf_dpred.networks import backbones, vit
 from tf_dpred.networks.convolution import ChannelwiseConv2D
 from tf_dpred.networks.encoder import weights_by_layer
 from tf_dpred.records import state
@@ -91,7 +91,7 @@ def test_channelwise__others_stay_as_they_are(layer):
     assert type(backbones.with_own_layers(model).layers[0]) is type(layer)
 
 
-def trained(name, size, tmp_path):
+def trained(name, size, tmp_path, **more):
     """Trains a backbone for two steps -> the encoder that was stored."""
     given = {
         "backbone": name,
@@ -106,7 +106,7 @@ def trained(name, size, tmp_path):
         "knn_every": 0,
         "quality_every": 0,
         "workdir": str(tmp_path / "run"),
-    }
+    } | more
     run = Pretraining(Config.from_dict(given))
     online = run.model.online
     before = [v.numpy() for v in online.trainable_variables]
@@ -163,6 +163,15 @@ def test_families__convnext_is_trained_stored_and_exported(
     check_exports(opened, tmp_path, caplog)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "class_token"])
+def test_families__vit_is_trained_stored_and_exported(
+    pooling, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(vit, "BLOCKS", 2)
+    more = {"width": 1 / 16, "patch_size": 8, "pooling": pooling}
+    check_exports(trained("vit_tiny", 16, tmp_path, **more), tmp_path, caplog)
+
+
 def test_erfc__onnx_equals_tensorflow(tmp_path):
     """TensorFlow's exact GELU; its converter to ONNX does not know erfc."""
     pytest.importorskip("tf2onnx")
@@ -181,7 +190,7 @@ def test_erfc__onnx_equals_tensorflow(tmp_path):
 
 @keras.saving.register_keras_serializable("tests")
 class Scales(layers.Layer):
-    """Weights without names, as ConvNeXt's LayerScale has them, and a numbered layer."""
+    """Weights without names, as ConvNeXt's LayerScale has, and a numbered layer."""
 
     def build(self, shape):
         self.first, self.second = (self.add_weight((shape[-1],)) for _ in range(2))

@@ -126,6 +126,7 @@ def test_write_encoder__a_converter_that_fails_costs_its_file_alone(
         module = types.ModuleType(name)
         module.__spec__ = types.SimpleNamespace()
         monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(formats, "_teach_erfc", lambda: None)
     monkeypatch.setattr(keras.Model, "export", convert)
     path = export.write_encoder(encoder, tmp_path, tmp_path)
     names = {p.name for p in path.iterdir()}

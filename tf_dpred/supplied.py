@@ -25,7 +25,7 @@ from tf_dpred.views import TwoViews
 
 # Settings that mean nothing for images, and for a backbone, that a program gives.
 _OF_IMAGES = ("data_dir", "columns", "train_size")
-_OF_RESNETS = ("width", "stem", "zero_init_last_gamma")
+_OF_NAMED = ("width", "stem", "zero_init_last_gamma", "patch_size", "pooling")
 
 
 class Supplied:
@@ -74,7 +74,7 @@ class Supplied:
                 config, "data", _OF_IMAGES, dataset=source.name, split=source.split
             )
         if self._name is not None:
-            config = _replaced(config, "network", _OF_RESNETS, backbone=self._name)
+            config = _replaced(config, "network", _OF_NAMED, backbone=self._name)
         if isinstance(views, str):
             strength = config.data.view_strength if views == "simclr" else 1.0
             config = _with(config, "data", views=views, view_strength=strength)

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from tf_dpred.config import applications
 from tf_dpred.config.method import (
     METHODS,
     OPTIMAL_FORMS,
@@ -23,6 +24,7 @@ from tf_dpred.config.method import (
 )
 from tf_dpred.config.sections import (
     RESNETS,
+    VITS,
     DataConfig,
     EvaluationConfig,
     FilesConfig,
@@ -41,6 +43,7 @@ __all__ = [
     "RESNETS",
     "SECTIONS",
     "SOLVERS",
+    "VITS",
     "Config",
     "DataConfig",
     "EvaluationConfig",
@@ -124,6 +127,9 @@ class Config:
             )
         if not facts.trained and (freq == 1 or name == "none"):
             self._check_no_predictor_group(name)
+        size, patch = self.data.image_size, self.network.patch_size
+        if self.network.backbone in VITS and size % patch:
+            refuse("image_size", size, f"a multiple of --patch_size={patch}")
         decay = self.optimizer.layer_lr_decay
         if decay != 1.0 and self.network.backbone not in RESNETS:
             refuse("layer_lr_decay", decay, f"1 unless for {', '.join(RESNETS)}")
@@ -133,6 +139,9 @@ class Config:
                 True,
                 "false with --accumulation_steps above 1, which divides every batch",
             )
+        init = self.network.init
+        if applications.is_imagenet(init) and self.data.normalize == "data":
+            refuse("normalize", "data", f"recipe with --init={init}")
         self._check_best_is_measured()
         strength = self.data.view_strength
         if strength != 1.0 and self.data.views != "simclr":

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from tf_dpred.config.setting import Numbers, Section, refuse, setting
+from tf_dpred.config import applications
+from tf_dpred.config.setting import Numbers, Section, checked_text, refuse, setting
 
 # Measures by which the best checkpoint can be chosen; of all, more is better.
 KEEP_BEST = ("knn", "view_top1", "view_top5", "lidar", "rankme")
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+VITS = ("vit_tiny", "vit_small", "vit_base")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,10 +108,13 @@ class DataConfig(Section):
 class NetworkConfig(Section):
     backbone: str = setting(
         "resnet18",
-        "resnet18, resnet34, resnet50, resnet101, or a keras.applications name",
+        "resnet18, resnet34, resnet50, resnet101, vit_tiny, vit_small, vit_base, or a "
+        "keras.applications name",
     )
     width: float = setting(
-        1.0, "multiplies the ResNet's channels (1: first stage 64)", above=0.0
+        1.0,
+        "multiplies the channels of a ResNet (1: first stage 64) or ViT (1: 64 a head)",
+        above=0.0,
     )
     stem: str = setting(
         "small",
@@ -119,10 +124,17 @@ class NetworkConfig(Section):
     zero_init_last_gamma: bool = setting(
         False, "start each residual branch at zero (its last BN gamma)"
     )
+    patch_size: int = setting(16, "side of a ViT's patches in pixels", at_least=1)
+    pooling: str = setting(
+        "mean",
+        "features of a ViT: the mean of its patches' tokens, or a class token",
+        choices=("mean", "class_token"),
+    )
     init: str | None = setting(
         None,
         "weights that both networks start from: a .keras, .h5 or .weights.h5 file, a "
-        "torchvision ResNet's .pth or .npz, a work directory or an export",
+        "torchvision ResNet's .pth or .npz, a work directory, an export; imagenet, "
+        "whose weights Keras fetches for a keras.applications name, or imagenet:FILE",
         path="a file or a directory",
     )
     freeze: str | None = setting(
@@ -146,10 +158,32 @@ class NetworkConfig(Section):
     )
 
     def check(self) -> None:
-        if self.backbone not in RESNETS and self.width != 1.0:
+        if self.backbone not in RESNETS + VITS and self.width != 1.0:
             refuse("width", self.width, "1 with a keras.applications backbone")
+        if self.backbone in VITS and (
+            not (channels := round(64 * self.width)) or channels % 4
+        ):
+            accepted = "such that round(64 width), channels of a head, is 4, 8, 12, ..."
+            refuse("width", self.width, accepted)
+        if applications.is_imagenet(self.init):
+            self._check_imagenet()
+        for name, usual in (("patch_size", 16), ("pooling", "mean")):
+            if self.backbone not in VITS and getattr(self, name) != usual:
+                accepted = f"{usual} unless for {', '.join(VITS)}"
+                refuse(name, getattr(self, name), accepted)
         if self.backbone in RESNETS and round(64 * self.width) < 1:
             refuse("width", self.width, "at least 1/64")
+
+    def _check_imagenet(self) -> None:
+        word, colon, file = str(self.init).partition(":")
+        if self.backbone in RESNETS + VITS:
+            accepted = "with a keras.applications name as --backbone only"
+            if self.backbone in RESNETS:
+                accepted += f"; for {self.backbone}, torchvision's file"
+            refuse("init", self.init, accepted)
+        if colon:
+            path = next(f for f in dataclasses.fields(self) if f.name == "init")
+            object.__setattr__(self, "init", f"{word}:{checked_text(path, file)}")
 
 
 @dataclasses.dataclass(frozen=True)

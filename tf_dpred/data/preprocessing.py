@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dpred.config import Config, Numbers, refuse
+from tf_dpred.config import Config, Numbers, applications, refuse
 from tf_dpred.data import image_ops
 
 
@@ -49,6 +49,11 @@ class Preprocessing:
     def of(cls, config: Config) -> Preprocessing:
         """That of the encoders of a run."""
         changes: dict[str, Any] = {}
+        network = config.network
+        if applications.is_imagenet(network.init):
+            # The weights have to see what they were trained on.
+            if (found := applications.normalization(network.backbone)) is not None:
+                changes |= {"mean": found.mean, "std": found.std}
         for name in ("mean", "std"):
             if (text := getattr(config.data, name)) is not None:
                 changes[name] = Numbers.of(text)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import re
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from tf_dpred.config import Config, refuse
+from tf_dpred.config import Config, applications, refuse
 from tf_dpred.encoders import restore, torch
 from tf_dpred.networks import backbones
 from tf_dpred.networks.encoder import backbone_weights, weights_by_layer
@@ -27,7 +29,7 @@ from tf_dpred.records.workdir import Workdir
 
 ACCEPTED = (
     "a .keras, .h5 or .weights.h5 file of a Keras model, a .pth, .pt or .npz file of a "
-    "torchvision ResNet, a work directory, or an export"
+    "torchvision ResNet, a work directory, an export, imagenet, or imagenet:FILE"
 )
 # A network to which less of its backbone is given than this does not start from it.
 LEAST_SHARE = 0.5
@@ -140,6 +142,8 @@ def read(config: Config) -> Weights:
     """
     origin = config.network.init
     assert origin is not None  # the caller's condition
+    if applications.is_imagenet(origin):
+        return Weights(origin, _of_imagenet(config))
     path = Path(origin)
     if path.is_dir():
         found = restore.open_directory(path, "init", ACCEPTED)
@@ -165,11 +169,58 @@ def _of_keras(path: Path, config: Config) -> dict[tuple[str, str], np.ndarray]:
         if path.suffix == ".keras":
             return _arrays(keras.saving.load_model(path, compile=False, safe_mode=True))
         model = backbones.backbone(config.network, config.data.image_size)
-        model.load_weights(path)
+        with _nothing_skipped():
+            model.load_weights(path)
         return _arrays(model)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        OSError,
+        zipfile.BadZipFile,
+        UserWarning,
+    ) as error:
         reason = " ".join(str(error).split())
         refuse("init", str(path), f"a whole Keras file that fits ({reason:.300})")
+
+
+@contextlib.contextmanager
+def _nothing_skipped() -> Iterator[None]:
+    """Makes Keras raise where it would only warn of weights that a file lacks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="(?s).*freshly-initialized")
+        # For any size of images, which the weights fit as well.
+        warnings.filterwarnings("ignore", message="`input_shape` is undefined")
+        yield
+
+
+def _of_imagenet(config: Config) -> dict[tuple[str, str], np.ndarray]:
+    """The weights of `keras.applications`, from its file or fetched by Keras.
+
+    They see the images that they were trained on: `Preprocessing.of` normalises for
+    them, and what differs beside that is done to the kernel of the first convolution.
+    """
+    name, origin = config.network.backbone, str(config.network.init)
+    file = origin.partition(":")[2]
+    if file and not Path(file).is_file():
+        refuse("init", origin, "imagenet:FILE of a file with these weights")
+    backbones.check_name(name)
+    try:
+        with _nothing_skipped():
+            model = backbones.of_application(name, file or applications.IMAGENET)
+    # What h5py raises for another file is ValueError or OSError; what Keras raises
+    # where there is no network is a bare Exception.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        accepted = f"the weights of {name} without its top, as imagenet:FILE"
+        refuse("init", origin, accepted, detail=f" that cannot be had ({reason:.300})")
+    arrays = _arrays(model)
+    first = next(key for key, array in arrays.items() if array.ndim == 4)
+    arrays[first] = arrays[first] * backbones.stem_scale(name)
+    normalization = applications.normalization(name)
+    if normalization is not None and normalization.bgr:
+        arrays[first] = arrays[first][:, :, ::-1]
+    return arrays
 
 
 def _of_torchvision(path: Path, config: Config) -> dict[tuple[str, str], np.ndarray]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import keras
+import numpy as np
 
-from tf_dpred.config import NetworkConfig, refuse
+from tf_dpred.config import VITS, NetworkConfig, refuse
 from tf_dpred.networks.convolution import ChannelwiseConv2D
 from tf_dpred.networks.normalization import BatchNormalization
 from tf_dpred.networks.resnet import ARCHITECTURES, resnet
+from tf_dpred.networks.vit import vit
 from tf_dpred.system import keras_private
 
 
@@ -20,8 +22,9 @@ def backbone(config: NetworkConfig, image_size: int) -> keras.Model:
     """The backbone of a config: normalised images -> pooled features.
 
     Args:
-      config: `backbone` is a ResNet of `resnet.py` or a `keras.applications` name,
-        which is built without its weights, top and own pre-processing.
+      config: `backbone` is a ResNet of `resnet.py`, a ViT of `vit.py`, or a
+        `keras.applications` name, which is built without its weights, top and own
+        pre-processing.
       image_size: side of the input in pixels.
 
     Raises:
@@ -35,21 +38,17 @@ def backbone(config: NetworkConfig, image_size: int) -> keras.Model:
             stem=config.stem,
             zero_init_last_gamma=config.zero_init_last_gamma,
         )
-    build = application(config.backbone)
-    # The network normalises before its backbone, so the application need not.
-    options = (
-        {"include_preprocessing": False}
-        if "include_preprocessing" in inspect.signature(build).parameters
-        else {}
-    )
-    try:
-        model = build(
-            include_top=False,
-            weights=None,
-            input_shape=(image_size, image_size, 3),
-            pooling="avg",
-            **options,
+    if config.backbone in VITS:
+        return vit(
+            config.backbone,
+            image_size,
+            width=config.width,
+            patch_size=config.patch_size,
+            pooling=config.pooling,
         )
+    shape = (image_size, image_size, 3)
+    try:
+        model = of_application(config.backbone, input_shape=shape)
     except ValueError as error:
         reason = " ".join(str(error).split())
         refuse(
@@ -60,13 +59,46 @@ def backbone(config: NetworkConfig, image_size: int) -> keras.Model:
     return with_own_layers(model)
 
 
+def of_application(
+    name: str, weights: str | None = None, input_shape: tuple[int, ...] | None = None
+) -> keras.Model:
+    """A model of `keras.applications` to pooled features.
+
+    The network normalises before its backbone, so the application need not.
+
+    Args:
+      name: of its function.
+      weights: None, `imagenet`, or a file.
+      input_shape: [h, w, c]; None: any, or what the application takes by itself.
+    """
+    build = application(name)
+    options: dict[str, Any] = {}
+    if "include_preprocessing" in inspect.signature(build).parameters:
+        options["include_preprocessing"] = False
+    if input_shape is not None:
+        options["input_shape"] = input_shape
+    return build(include_top=False, weights=weights, pooling="avg", **options)
+
+
+def stem_scale(application: str) -> np.ndarray:
+    """What the first kernel of ImageNet weights is multiplied by, [3, 1].
+
+    EfficientNetB0 to B7 were trained on channels that were divided by the square root
+    of the deviation once more. Keras has a layer for it where it fetches the weights,
+    and none where they come from a file.
+    """
+    if not application.startswith("EfficientNetB"):
+        return np.ones([3, 1], np.float32)
+    return np.array([[0.229], [0.224], [0.225]], np.float32) ** -0.5
+
+
 def check_name(name: str) -> None:
     """Checks a backbone's name without building it.
 
     Raises:
       Refused: unknown name.
     """
-    if name not in ARCHITECTURES:
+    if name not in (*ARCHITECTURES, *VITS):
         application(name)
 
 
@@ -78,13 +110,13 @@ def application(name: str) -> Callable[..., keras.Model]:
     """
     names = [n for n in dir(keras.applications) if n[0].isupper()]
     if name not in names:
-        close = difflib.get_close_matches(name, [*ARCHITECTURES, *names], cutoff=0.5)
+        own = (*ARCHITECTURES, *VITS)
+        close = difflib.get_close_matches(name, [*own, *names], cutoff=0.5)
         hint = f" (close: {', '.join(close)})" if close else ""
         refuse(
             "backbone",
             name,
-            f"{', '.join(ARCHITECTURES)}, or a model function of keras.applications"
-            + hint,
+            f"{', '.join(own)}, or a model function of keras.applications" + hint,
         )
     return getattr(keras.applications, name)
 
