@@ -60,14 +60,18 @@ def exif_of(orientation: int) -> Image.Exif:
 
 
 def seen_by_pillow(path: Path) -> np.ndarray:
-    """Upright and RGB; 16 bits as 8."""
+    """Upright and RGB, on white; 16 bits as 8."""
     from PIL import ImageOps
 
     with Image.open(path) as image:
         if image.mode.startswith("I"):
             gray = (np.asarray(image) >> 8).astype(np.uint8)
             return np.repeat(gray[..., None], 3, axis=-1)
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        image = ImageOps.exif_transpose(image)
+        if "A" in image.mode:
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
+        return np.asarray(image.convert("RGB"))
 
 
 def write_pngs(folder: Path, count: int) -> dict[str, np.ndarray]:

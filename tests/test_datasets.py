@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_dpred import data
 from tf_dpred.config import Config
-from tf_dpred.data import folder, image_ops
+from tf_dpred.data import folder, image_files
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.datasets import default_splits, open_source
 from tf_dpred.data.source import from_arrays
@@ -206,7 +206,7 @@ def test_folder__formats_nested_and_hidden(tmp_path):
     found = images_of(source)
     assert found == [(tmp_path / name).read_bytes() for name in sorted(names)]
     for encoded in found:
-        assert image_ops.decode(tf.constant(encoded)).shape == (10, 12, 3)
+        assert image_files.decode_stored(tf.constant(encoded)).shape == (10, 12, 3)
 
 
 @pytest.mark.skipif(not WEBP, reason="this TensorFlow does not decode WebP")
@@ -214,7 +214,7 @@ def test_folder__webp_pixels(tmp_path):
     image = picture()
     path = tmp_path / "x.webp"
     pytest.importorskip("PIL.Image").fromarray(image).save(path, lossless=True)
-    decoded = image_ops.decode(tf.constant(path.read_bytes()))
+    decoded = image_files.decode_stored(tf.constant(path.read_bytes()))
     np.testing.assert_array_equal(decoded, image)
 
 
@@ -309,7 +309,7 @@ def test_tfds__stored_order_and_pixels(tfds_dir):
     assert (source.num_examples, source.num_classes) == (10_000, 10)
     first = next(iter(source.examples(None)))
     assert first["image"].dtype == tf.string and first["label"].dtype == tf.int64
-    assert image_ops.decode(first["image"]).shape == (32, 32, 3)
+    assert image_files.decode_stored(first["image"]).shape == (32, 32, 3)
     assert first["id"].numpy().startswith(b"cifar10-test.tfrecord")
 
 

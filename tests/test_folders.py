@@ -1,5 +1,6 @@
 """Folders as people have them: splits, links, other programs' files, special files."""
 
+import logging
 import os
 import socket
 from pathlib import Path
@@ -327,18 +328,17 @@ def test_require_images__says_what_else_was_there(tmp_path):
         check.run(config, FilesConfig())
 
 
-def test_listing__sixteen_bits_are_said(tmp_path, caplog):
-    deep = tf.io.encode_png(tf.zeros([4, 4, 1], tf.uint16)).numpy()
+def test_listing__opacity_is_said(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    clear = tf.io.encode_png(tf.zeros([4, 4, 4], tf.uint8)).numpy()
     write(tmp_path, *(f"{i:03}.png" for i in range(100)))
     for i in range(0, 100, 4):
-        (tmp_path / f"{i:03}.png").write_bytes(deep)
-    (tmp_path / "cut.png").write_bytes(deep[:20])
+        (tmp_path / f"{i:03}.png").write_bytes(clear)
+    (tmp_path / "cut.png").write_bytes(clear[:20])
     (tmp_path / "empty.png").touch()
     listing.Listing(tmp_path).log_losses()
     (said,) = caplog.messages
-    expected = (
-        "25 of 51 PNG files that were looked at have 16 bits per channel (000.png"
-    )
+    expected = "25 of 51 PNG files that were looked at have opacity (000.png"
     assert said.startswith(f"in {tmp_path} {expected}")
 
 

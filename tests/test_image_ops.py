@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage, stats
 
-from tf_dpred.data import image_ops
+from tf_dpred.data import image_files, image_ops
 
 
 def draw_boxes(count, height, width, scale, ratio):
@@ -113,11 +113,11 @@ def test_center_box__short_side():
     assert image_ops.center_box(32, 32, 1.0).numpy().tolist() == [0, 0, 32, 32]
 
 
-def test_decode__png_and_arrays():
+def test_decode_stored__png_and_arrays():
     gray = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
     colour = np.repeat(gray, 3, axis=-1)
     for image in (tf.io.encode_png(gray), tf.constant(gray), tf.constant(colour)):
-        np.testing.assert_array_equal(image_ops.decode(image), colour)
+        np.testing.assert_array_equal(image_files.decode_stored(image), colour)
 
 
 def test_to_uint8__rounds_and_clips():

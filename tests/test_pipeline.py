@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpred.data import image_ops, pipeline, random_views
+from tf_dpred.data import image_files, pipeline, random_views
 from tf_dpred.data.datasets import open_source
 from tf_dpred.data.device_views import ViewsFromCrops
 from tf_dpred.data.preprocessing import Preprocessing
@@ -313,13 +313,13 @@ def test_training_views__distorted_on_the_device(replicas):
 
 def test_training_views__skipped_examples_are_not_decoded(monkeypatch):
     decoded = []
-    decode = image_ops.decode
+    decode = image_files.decode_stored
 
-    def spy(image):
+    def spy(image, pixels):
         tf.py_function(lambda pixel: decoded.append(int(pixel)), [image[0, 0, 0]], [])
-        return decode(image)
+        return decode(image, pixels)
 
-    monkeypatch.setattr(image_ops, "decode", spy)
+    monkeypatch.setattr(image_files, "decode_stored", spy)
     monkeypatch.setattr(pipeline, "PARALLEL_CALLS", 1)
     stream = pipeline.training_views(numbered(22), CLEAN, 4, 2, seed=0, start_step=9)
     # What was decoded first is what was asked for first, not the 18 examples before.

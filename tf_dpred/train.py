@@ -108,7 +108,10 @@ class Pretraining:
             backbones.check_name(config.network.backbone)
         record = self.workdir.bad_images if self.place.is_chief else None
         self.bad_images = BadImages(config.data.max_bad_images, record)
-        found = None if given.source else datasets.of_config(config)
+        found = None
+        if given.source is None:
+            found = datasets.of_config(config)
+            config = datasets.settled(config, found)
         self.source = given.source or datasets.training_source(
             config, self.bad_images, found
         )

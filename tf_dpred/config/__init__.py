@@ -22,6 +22,7 @@ from tf_dpred.config.method import (
     PredictorConfig,
     PredictorFacts,
 )
+from tf_dpred.config.pixels import PixelConfig
 from tf_dpred.config.sections import (
     RESNETS,
     VITS,
@@ -52,6 +53,7 @@ __all__ = [
     "Numbers",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "PixelConfig",
     "PredictorConfig",
     "PredictorFacts",
     "SecondViewConfig",
@@ -64,6 +66,7 @@ __all__ = [
 
 SECTIONS: dict[str, type[Section]] = {
     "data": DataConfig,
+    "pixels": PixelConfig,
     "view": ViewConfig,
     "view2": SecondViewConfig,
     "network": NetworkConfig,
@@ -102,6 +105,7 @@ class Config:
 
     method: str = "directpred"
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    pixels: PixelConfig = dataclasses.field(default_factory=PixelConfig)
     view: ViewConfig = dataclasses.field(default_factory=ViewConfig)
     view2: Any = dataclasses.field(default_factory=SecondViewConfig)
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.data import image_files
+from tf_dpred.data.pixels import Pixels
 from tf_dpred.errors import RunFailed, TooManyBadImages, UnreadableImage
 from tf_dpred.system.files import printable
 
@@ -71,7 +72,9 @@ class BadImages:
         if self._complaint:
             raise TooManyBadImages(self._complaint)
 
-    def usable(self, paths: Sequence[str], index: int) -> int:
+    def usable(
+        self, paths: Sequence[str], index: int, pixels: Pixels = image_files.USUAL
+    ) -> int:
         """The first index from `index` on, in a circle, of a file that can be used.
 
         Raises:
@@ -80,7 +83,7 @@ class BadImages:
         for offset in range(len(paths)):
             place = (index + offset) % len(paths)
             path = paths[place]
-            reason = self._reasons.get(path) or image_files.problem(path)
+            reason = self._reasons.get(path) or image_files.problem(path, pixels)
             if reason is None:
                 return place
             self.add(path, reason)

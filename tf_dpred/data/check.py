@@ -16,7 +16,8 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import Config, FilesConfig
-from tf_dpred.data import image_files
+from tf_dpred.data import image_files, value_range
+from tf_dpred.data.pixels import Pixels
 from tf_dpred.data.places import require_images
 from tf_dpred.system import pace
 from tf_dpred.system.files import printable
@@ -33,11 +34,14 @@ def run(config: Config, files: FilesConfig) -> int:
     """
     listing = require_images(config)
     root, names = listing.root, listing.names
+    listing.log_opacity()
+    config = value_range.settled(
+        config, value_range.samples(root, names, config.pixels)
+    )
     bad = 0
-    for name, reason in unusable(root, names):
+    for name, reason in unusable(root, names, Pixels.of(config)):
         bad += 1
         print(f"{printable(name)}\t{reason}", flush=True)
-    listing.log_depth(len(names))
     other = listing.left_out()
     logging.info(
         "%d images can be used, %d cannot%s",
@@ -48,17 +52,20 @@ def run(config: Config, files: FilesConfig) -> int:
     return 1 if bad else 0
 
 
-def unusable(root: Path, files: Sequence[str]) -> Iterator[tuple[str, str]]:
+def unusable(
+    root: Path, files: Sequence[str], pixels: Pixels = image_files.USUAL
+) -> Iterator[tuple[str, str]]:
     """Decodes files in parallel -> (file, reason) of those that cannot be.
 
     Args:
       root: that the files are relative to.
       files: to look at.
+      pixels: how their values become pixels.
     """
 
     def can_be_used(path: tf.Tensor) -> tf.Tensor:
         content = image_files.read_or_empty(image_files.unless_special(path))
-        return tf.size(image_files.decode_or_empty(content)) > 0
+        return tf.size(image_files.decode_or_empty(content, pixels)) > 0
 
     readable = [file for file in files if os.access(root / file, os.R_OK)]
     for file in sorted(set(files) - set(readable)):
@@ -72,6 +79,6 @@ def unusable(root: Path, files: Sequence[str]) -> Iterator[tuple[str, str]]:
     usable = paths.map(can_be_used, num_parallel_calls=tf.data.AUTOTUNE)
     found = pace.logged(usable.as_numpy_iterator(), len(readable))
     for file, good in zip(readable, found, strict=True):
-        reason = None if good else image_files.problem(root / file)
+        reason = None if good else image_files.problem(root / file, pixels)
         if reason is not None:
             yield file, reason

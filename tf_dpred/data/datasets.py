@@ -1,5 +1,6 @@
 """Opens data sets by name: bundled digits, an image folder, TensorFlow Datasets."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -7,8 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpred.config import Config, refuse
-from tf_dpred.data import folder, source, tfds_images
+from tf_dpred.data import folder, source, tfds_images, value_range
 from tf_dpred.data.bad_images import BadImages
+from tf_dpred.data.image_files import USUAL
+from tf_dpred.data.pixels import Pixels
 from tf_dpred.data.source import Source, subset
 
 DIGITS_SIDE = 32
@@ -16,7 +19,16 @@ DIGITS_TEST = 360
 
 
 class DataSet(Protocol):
-    """A data set that was found; nothing is read twice to open several splits."""
+    """A data set that was found; nothing is read twice to open several splits.
+
+    Attributes:
+      pixels: how the values of its images become pixels.
+    """
+
+    pixels: Pixels
+
+    def samples(self) -> Iterable[tuple[str, tf.Tensor]]:
+        """Names and encoded training images to be looked at, see `value_range`."""
 
     def default_splits(self) -> tuple[str, str | None]:
         """Names of the training split and of the labelled test split, if any.
@@ -41,23 +53,25 @@ def find(
     shuffle_buffer: int = 10_000,
     workdir: str | None = None,
     columns: str | None = None,
+    pixels: Pixels = USUAL,
 ) -> DataSet:
     """Finds a data set by its name.
 
     Args:
       dataset, data_dir, shuffle_buffer, columns: see `open_source`.
       workdir: of this run; its pictures are no images of a folder.
+      pixels: how the values of its images become pixels.
 
     Raises:
       Refused: there is none.
     """
     if dataset == "digits":
-        return Digits()
+        return Digits(pixels)
     if dataset == "folder":
-        return folder.Folder(data_dir, workdir, columns)
+        return folder.Folder(data_dir, workdir, columns, pixels)
     if data_dir is not None and "://" not in data_dir and not Path(data_dir).is_dir():
         refuse("data_dir", data_dir, "an existing directory")
-    return tfds_images.Tfds(dataset, data_dir, shuffle_buffer)
+    return tfds_images.Tfds(dataset, data_dir, shuffle_buffer, pixels)
 
 
 def of_config(config: Config) -> DataSet:
@@ -73,7 +87,19 @@ def of_config(config: Config) -> DataSet:
         shuffle_buffer=data.shuffle_buffer,
         workdir=config.training.workdir,
         columns=data.columns,
+        pixels=Pixels.of(config),
     )
+
+
+def settled(config: Config, found: DataSet) -> Config:
+    """The settings of a run with what only its images say; `found` has them then too.
+
+    Raises:
+      Refused: see `value_range.settled`.
+    """
+    config = value_range.settled(config, found.samples())
+    found.pixels = Pixels.of(config)
+    return config
 
 
 def open_source(
@@ -153,6 +179,12 @@ class Digits:
 
     The splits are stratified by class and always the same.
     """
+
+    def __init__(self, pixels: Pixels = USUAL):
+        self.pixels = pixels
+
+    def samples(self) -> Iterable[tuple[str, tf.Tensor]]:
+        return ()
 
     def default_splits(self) -> tuple[str, str | None]:
         return "train", "test"

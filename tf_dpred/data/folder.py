@@ -13,7 +13,7 @@ sorted order takes its place, so that an epoch keeps its length and a resume its
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,10 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import refuse
-from tf_dpred.data import image_files, layout, places
+from tf_dpred.data import image_files, layout, places, value_range
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.image_files import EXTENSIONS
+from tf_dpred.data.pixels import Pixels
 from tf_dpred.data.source import Example, Source, indexed, subset
 from tf_dpred.system.files import printable
 
@@ -38,6 +39,7 @@ class Folder:
 
     Args:
       data_dir, workdir, columns: see `places.open_places`.
+      pixels: how the values of its images become pixels.
 
     Raises:
       Refused: no folder, or one that cannot be read.
@@ -48,10 +50,12 @@ class Folder:
         data_dir: str | None,
         workdir: str | None = None,
         columns: str | None = None,
+        pixels: Pixels = image_files.USUAL,
     ):
         if data_dir is None:
             refuse("data_dir", data_dir, "a directory, for --dataset=folder")
         self._given = data_dir
+        self.pixels = pixels
         self._found = places.open_places(data_dir, workdir, columns)
         self._found.log_losses(broken=True)
         self.root = self._found.root
@@ -107,7 +111,14 @@ class Folder:
             None if labels is None else labels[chosen],
             num_classes,
             bad_images,
+            self.pixels,
         )
+
+    def samples(self) -> Iterator[tuple[str, tf.Tensor]]:
+        """Encoded training images to be looked at, see `value_range.samples`."""
+        train = self.splits[next(iter(self.splits))]
+        root = self.root / train.below
+        return value_range.samples(root, train.files, self.pixels.config)
 
     def labels(self, split: str) -> tuple[np.ndarray, int] | None:
         """Class index [N] of each file, and the number of classes; None without.
@@ -209,6 +220,7 @@ def _source(
     labels: np.ndarray | None,
     num_classes: int | None,
     bad_images: BadImages,
+    pixels: Pixels,
 ) -> Source:
     """The files `names` of `directory`, in this order."""
     paths = [str(directory / name) for name in names]
@@ -220,15 +232,16 @@ def _source(
         )
 
     def usable(index: np.ndarray) -> np.int64:
-        return np.int64(bad_images.usable(paths, int(index)))
+        return np.int64(bad_images.usable(paths, int(index), pixels))
 
     def attempt(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
-        return image_files.decode(image_files.read(example["file"])), example["label"]
+        content = image_files.read(example["file"])
+        return image_files.decode(content, pixels), example["label"]
 
     def load(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
         file = image_files.unless_special(example["file"])
         content = tf.cond(file == "", lambda: "", lambda: image_files.read(file))
-        image = image_files.decode_or_empty(content)
+        image = image_files.decode_or_empty(content, pixels)
 
         def replaced() -> tuple[tf.Tensor, tf.Tensor]:
             # Declared stateless, or --deterministic would not run it in parallel. Its
@@ -238,7 +251,7 @@ def _source(
             )
             index = tf.ensure_shape(index, [])
             content = image_files.read(known_paths[index])
-            return image_files.decode(content), known_labels[index]
+            return image_files.decode(content, pixels), known_labels[index]
 
         return tf.cond(tf.size(image) > 0, lambda: (image, example["label"]), replaced)
 

@@ -2,19 +2,20 @@
 
 TensorFlow's decoders do the work. Files that they decode wrongly or crash on are found
 here by their header: pictures too large for the memory, palette BMP (its indices would
-be read as gray values), animated WebP (its decoder corrupts the heap), WebP with
-transparency (decoded only if asked for four channels) and the EXIF orientation of
+be read as gray values), animated WebP (its decoder corrupts the heap), transparency
+(dropped), 16 bits (cut to 8), CMYK (decoded inaccurately) and the EXIF orientation of
 photographs (not applied). `decode` is a graph of stateless operations, so that the same
 function serves for training and inside an export. Only `read`, which rewrites some
 kinds, calls Python.
 
-Transparency is dropped and the colour below it kept. 16 bits become 8. The first frame
+What values become pixels, and what lies behind transparency: `pixels`. The first frame
 of an animation is taken.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import stat
@@ -24,8 +25,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred.data import attempts, image_headers
+from tf_dpred.data import attempts, image_headers, packed
 from tf_dpred.data.orientation import exif_orientation, turn_upright
+from tf_dpred.data.pixels import Pixels
 from tf_dpred.data.rewritten import rewritten
 
 MAX_PIXELS = 2**29 // 3
@@ -37,26 +39,31 @@ MAX_BYTES = 2**30
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp")
 
 
-def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes one JPEG, PNG, GIF, BMP or WebP file.
+USUAL = Pixels()
+
+
+def decode(encoded: tf.Tensor, pixels: Pixels = USUAL) -> tf.Tensor:
+    """Decodes one JPEG, PNG, GIF, BMP or WebP file, or a `packed` image.
 
     Args:
       encoded: string scalar, the file's content.
+      pixels: how its values become pixels of C channels.
 
     Returns:
-      uint8 [H, W, 3], upright; H times W is at most `MAX_PIXELS`.
+      uint8 [H, W, C], upright; H times W is at most `MAX_PIXELS`.
 
     Raises:
       tf.errors.InvalidArgumentError: it is none of these, broken or too large.
     """
     with tf.control_dependencies(_accepted(_complaint(encoded))):
         encoded = tf.identity(encoded)
-    return _upright(_decoders(encoded, lambda decoder: decoder(encoded)), encoded)
+    image = _decoders(encoded, pixels, lambda decoder: decoder(encoded))
+    return _upright(image, encoded)
 
 
-def decode_or_empty(encoded: tf.Tensor) -> tf.Tensor:
-    """As `decode`, but returns uint8 [0, 0, 3] where that raises an error."""
-    empty = tf.zeros([0, 0, 3], tf.uint8)
+def decode_or_empty(encoded: tf.Tensor, pixels: Pixels = USUAL) -> tf.Tensor:
+    """As `decode`, but returns uint8 [0, 0, C] where that raises an error."""
+    empty = tf.zeros([0, 0, pixels.channels], tf.uint8)
 
     def attempt(decoder: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
         one = tf.data.Dataset.from_tensors(encoded).map(decoder)
@@ -64,7 +71,7 @@ def decode_or_empty(encoded: tf.Tensor) -> tf.Tensor:
 
     image = tf.cond(
         tf.equal(_complaint(encoded), ""),
-        lambda: _decoders(encoded, attempt),
+        lambda: _decoders(encoded, pixels, attempt),
         lambda: empty,
     )
     return _upright(image, encoded)
@@ -126,34 +133,92 @@ def _is_special(path: bytes) -> bool:
         return False  # reading it says why
 
 
-def _decoders(encoded: tf.Tensor, call: Callable[..., tf.Tensor]) -> tf.Tensor:
-    """Calls the right one of TensorFlow's decoders by `call(decoder)`."""
+def _decoders(
+    encoded: tf.Tensor, pixels: Pixels, call: Callable[..., tf.Tensor]
+) -> tf.Tensor:
+    """Calls the right one of the decoders by `call(decoder)`."""
 
     def jpeg(content: tf.Tensor) -> tf.Tensor:
-        height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(content))
+        height, width, components = tf.unstack(tf.image.extract_jpeg_shape(content))
         with tf.control_dependencies(_accepted(_size_complaint(height, width))):
-            return tf.io.decode_jpeg(content, channels=3)
+            values = tf.cond(
+                components == 4,  # CMYK or YCCK, of which an error grows
+                lambda: tf.io.decode_jpeg(content, 3, dct_method="INTEGER_ACCURATE"),
+                lambda: tf.io.decode_jpeg(content, 3),
+            )
+        return pixels.finished(values, False)
+
+    return tf.cond(
+        image_headers.is_jpeg(encoded),
+        lambda: call(jpeg),
+        lambda: _others(encoded, pixels, call),
+    )
+
+
+def _others(
+    encoded: tf.Tensor, pixels: Pixels, call: Callable[..., tf.Tensor]
+) -> tf.Tensor:
+    """As `_decoders`, of all kinds but JPEG."""
 
     def usual(content: tf.Tensor) -> tf.Tensor:
         image = tf.io.decode_image(content, channels=3, expand_animations=False)
-        return tf.ensure_shape(image, [None, None, 3])
+        return pixels.finished(tf.ensure_shape(image, [None, None, 3]), False)
 
-    def webp_with_alpha(content: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_webp(content, channels=4)[0, ..., :3]
-        return tf.ensure_shape(image, [None, None, 3])
+    def transparent_webp(content: tf.Tensor) -> tf.Tensor:
+        return pixels.finished(tf.io.decode_webp(content, channels=4)[0], True)
 
-    def not_jpeg() -> tf.Tensor:
-        header = image_headers.header_of(encoded)
-        return tf.cond(
-            image_headers.is_webp_with_alpha(header),
-            lambda: call(webp_with_alpha),
-            lambda: call(usual),
+    def of_python(content: tf.Tensor) -> tf.Tensor:
+        return packed.unpack(content, pixels.finished)
+
+    def png(channels: int, dtype: tf.DType) -> Callable[[tf.Tensor], tf.Tensor]:
+        return lambda content: pixels.finished(
+            tf.io.decode_png(content, channels, dtype), channels == 4
         )
 
-    return tf.cond(image_headers.is_jpeg(encoded), lambda: call(jpeg), not_jpeg)
+    header = image_headers.header_of(encoded)
+    deep = image_headers.is_deep_png(header)
+    transparent = image_headers.may_be_transparent_png(header, encoded)
+    kinds = (
+        (image_headers.is_webp_with_alpha(header), transparent_webp),
+        (image_headers.is_packed(header), of_python),
+        (transparent & ~deep, png(4, tf.uint8)),
+        (transparent & deep, png(4, tf.uint16)),
+        (~transparent & deep, png(3, tf.uint16)),
+    )
+    number = tf.constant(0)
+    for place, (applies, _) in enumerate(kinds, start=1):
+        number = tf.where(applies, place, number)
+    decoders = (usual, *(decoder for _, decoder in kinds))
+    return tf.switch_case(
+        number, [lambda decoder=decoder: call(decoder) for decoder in decoders]
+    )
 
 
-def problem(path: str | Path) -> str | None:
+def decode_stored(image: tf.Tensor, pixels: Pixels = USUAL) -> tf.Tensor:
+    """Turns a data set's image into uint8 [H, W, C]; of an animation, the first frame.
+
+    An encoded image is neither turned upright nor checked, so that it is the one that
+    others who use the data set see; `decode` is for people's own files.
+
+    Args:
+      image: encoded, a string scalar, or its values, uint8 [H, W, c].
+      pixels: how values become pixels of C channels.
+    """
+    if image.dtype != tf.string:
+        return pixels.finished(image, False)
+
+    def jpeg() -> tf.Tensor:
+        values = tf.io.decode_image(image, channels=3, expand_animations=False)
+        return pixels.finished(tf.ensure_shape(values, [None, None, 3]), False)
+
+    return tf.cond(
+        image_headers.is_jpeg(image),
+        jpeg,
+        lambda: _others(image, pixels, lambda decoder: decoder(image)),
+    )
+
+
+def problem(path: str | Path, pixels: Pixels = USUAL) -> str | None:
     """Decodes a file: the reason, in words, why it cannot be used, or None."""
     try:
         found = os.stat(path)
@@ -166,7 +231,7 @@ def problem(path: str | Path) -> str | None:
             return f"{found.st_size:,} bytes, accepted: at most {MAX_BYTES:,}"
     try:
         with tf.device("CPU:0"):
-            _decode_once(read(os.fsencode(path)))
+            _decode_once(pixels)(read(os.fsencode(path)))
     except tf.errors.OpError as error:
         return reason_of(error)
     return None
@@ -190,9 +255,12 @@ def special_kind(mode: int) -> str:
     return next((words for applies, words in kinds if applies(mode)), "a special file")
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-def _decode_once(encoded: tf.Tensor) -> tf.Tensor:
-    return decode(encoded)
+@functools.cache
+def _decode_once(pixels: Pixels) -> Callable[[tf.Tensor], tf.Tensor]:
+    def decoded(encoded: tf.Tensor) -> tf.Tensor:
+        return decode(encoded, pixels)
+
+    return tf.function(decoded, input_signature=[tf.TensorSpec([], tf.string)])
 
 
 def _upright(image: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tf_dpred.data import packed
+
+# Bytes in which the chunks before the image of a PNG are looked for.
+_BEFORE_IDAT = 16_384
 _HEADER = 64  # bytes that hold the size in all formats but JPEG
 
 
@@ -48,9 +52,30 @@ def is_webp(header: tf.Tensor) -> tf.Tensor:
     return _holds(header, 0, b"RIFF") & _holds(header, 8, b"WEBP")
 
 
+def is_packed(header: tf.Tensor) -> tf.Tensor:
+    return _holds(header, 0, packed.MARK)
+
+
+def is_deep_png(header: tf.Tensor) -> tf.Tensor:
+    """Whether it is a PNG of 16 bits."""
+    return is_png(header) & (header[24] == 16)
+
+
+def may_be_transparent_png(header: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
+    """Whether it has opacity as a channel, or a chunk tRNS where such a one stands."""
+    with_channel = (header[25] == 4) | (header[25] == 6)
+    return is_png(header) & tf.cond(
+        with_channel,
+        lambda: True,
+        lambda: tf.strings.regex_full_match(
+            tf.strings.substr(encoded, 0, _BEFORE_IDAT), r"\C*tRNS\C*"
+        ),
+    )
+
+
 def is_known(header: tf.Tensor) -> tf.Tensor:
-    """Whether it is a PNG, WebP, GIF or BMP file."""
-    others = [_holds(header, 0, other) for other in (b"GIF8", b"BM")]
+    """Whether it is a PNG, WebP, GIF or BMP file, or packed."""
+    others = [_holds(header, 0, other) for other in (b"GIF8", b"BM", packed.MARK)]
     return is_png(header) | is_webp(header) | tf.reduce_any(tf.stack(others))
 
 
@@ -92,6 +117,7 @@ def size(header: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     webp = is_webp(header)
     kinds = (
         (is_png(header), _number(header, 20, 4, "big"), _number(header, 16, 4, "big")),
+        (is_packed(header), _number(header, 8, 4), _number(header, 12, 4)),
         (_holds(header, 0, b"GIF8"), _number(header, 8, 2), _number(header, 6, 2)),
         (
             _holds(header, 0, b"BM"),

@@ -1,4 +1,4 @@
-"""Decoding, cropping and resizing; random numbers are arguments."""
+"""Cropping and resizing; random numbers are arguments."""
 
 from collections.abc import Sequence
 
@@ -125,21 +125,6 @@ def center_box(height: tf.Tensor, width: tf.Tensor, fraction: float) -> tf.Tenso
     short = tf.cast(tf.minimum(height, width), tf.float32)
     side = tf.cast(tf.round(short * fraction), tf.int32)
     return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
-
-
-def decode(image: tf.Tensor) -> tf.Tensor:
-    """Turns a data set's image into uint8 [H, W, 3]; of an animation, the first frame.
-
-    An encoded image is neither turned upright nor checked, so that it is the one that
-    others who use the data set see; `image_files.decode` is for people's own files.
-    A decoded image (uint8 [H, W, 3] or [H, W, 1]) stays; one channel becomes three.
-    """
-    if image.dtype == tf.string:
-        image = tf.io.decode_image(image, channels=3, expand_animations=False)
-    elif image.shape[-1] == 1:
-        image = tf.repeat(image, 3, axis=-1)
-    image.set_shape([None, None, 3])
-    return image
 
 
 def to_uint8(values: tf.Tensor) -> tf.Tensor:

@@ -43,7 +43,7 @@ OTHER_PROGRAMS = frozenset(
 )
 
 LOOKED_AT = 64
-"""PNG files at most whose depth is looked at before a run."""
+"""PNG files at most whose opacity is looked at before a run."""
 
 WORKDIR_MARK = "flags.json"
 """A directory that holds such a file is the work directory of a run."""
@@ -104,24 +104,24 @@ class Found:
         return f"links to nothing: {len(self.broken)} ({printable(self.broken[0])})"
 
     def log_losses(self, broken: bool = False) -> None:
-        """Says what is left out, in one line, and whether images have 16 bits."""
+        """Says what is left out, in one line, and whether images have opacity."""
         if text := self.left_out(broken, ", which TensorFlow cannot read"):
             logging.warning("left out in %s: %s", self.called, text)
-        self.log_depth(LOOKED_AT)
+        self.log_opacity()
 
-    def log_depth(self, most: int) -> None:
-        """Says whether PNG files have 16 bits; at most so many are looked at."""
+    def log_opacity(self) -> None:
+        """Says whether PNG files have opacity; `LOOKED_AT` at most are looked at."""
         pngs = [file for file in self.files if file.lower().endswith(".png")]
-        looked_at = pngs[:: max(1, -(-len(pngs) // most))]
-        deep = [file for file in looked_at if _has_sixteen_bits(self.root / file)]
-        if deep:
-            logging.warning(
-                "in %s %d of %d PNG files that were looked at have 16 bits per channel "
-                "(%s): they are used as 8 bits, value / 256",
+        looked_at = pngs[:: max(1, -(-len(pngs) // LOOKED_AT))]
+        found = [file for file in looked_at if _has_opacity(self.root / file)]
+        if found:
+            logging.info(
+                "in %s %d of %d PNG files that were looked at have opacity (%s): "
+                "--background is the colour behind what is transparent",
                 self.called,
-                len(deep),
+                len(found),
                 len(looked_at),
-                printable(deep[0]),
+                printable(found[0]),
             )
 
     def leave_out(self, unwanted: set[str], reason: str) -> None:
@@ -272,10 +272,10 @@ class Listing(Found):
         self._add_file(path, found)
 
 
-def _has_sixteen_bits(path: Path) -> bool:
+def _has_opacity(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            start = file.read(25)
+            start = file.read(26)
     except OSError:
         return False  # whoever decodes it says so
-    return start.startswith(b"\x89PNG") and start[24:] == b"\x10"
+    return start.startswith(b"\x89PNG") and start[25:] in (b"\x04", b"\x06")

@@ -52,13 +52,13 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Undoes an EXIF orientation (1 to 8) of uint8 [H, W, 3]."""
+    """Undoes an EXIF orientation (1 to 8) of uint8 [H, W, C]."""
 
     def transposed() -> tf.Tensor:
         # tf.transpose of integers makes oneDNN print an error.
         height, width = tf.unstack(tf.shape(image)[:2])
         places = tf.range(width)[:, None] + width * tf.range(height)
-        return tf.gather(tf.reshape(image, [-1, 3]), places)
+        return tf.gather(tf.reshape(image, [-1, image.shape[-1]]), places)
 
     def turned() -> tf.Tensor:
         swapped = tf.cond(orientation >= 5, transposed, lambda: image)

@@ -16,7 +16,7 @@ from tf_dpred.data import attempts, random_views
 from tf_dpred.data.own_views import OwnViews
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.random_views import NUM_DRAWS
-from tf_dpred.data.source import Example, Load, Source, load_stored
+from tf_dpred.data.source import Example, Load, Source, Stored
 from tf_dpred.data.views import ViewSpec
 
 # Images are prepared in chunks of at most so many pixels and images. Many small images
@@ -202,7 +202,7 @@ def training_views(
     epochs = tf.data.Dataset.range(start_epoch, tf.int64.max)
     batches = epochs.flat_map(_as_it_is(epoch_examples))
     # Stored images are quickly decoded again.
-    quick = source.attempt in (None, load_stored)
+    quick = source.attempt is None or isinstance(source.attempt, Stored)
     most = CHUNK_IMAGES if quick else ATTEMPTED_IMAGES
     chunk = chunk_size(own_size, image_size, most)
     loaded = functools.partial(crops, source.load)

@@ -24,8 +24,9 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.data import image_files, layout, places
+from tf_dpred.data import image_files, layout, places, value_range
 from tf_dpred.data.listing import Found
+from tf_dpred.data.pixels import Pixels
 from tf_dpred.data.places import require_images
 from tf_dpred.system import json_files, pace
 from tf_dpred.system.files import printable, whole
@@ -50,7 +51,10 @@ def run(config: Config, files: FilesConfig) -> int:
     target = _target(files.output, listing)
     remember(target, files)
     listing.log_losses()
-    counts = copy(listing.root, target, listing.names, files)
+    config = value_range.settled(
+        config, value_range.samples(listing.root, listing.names, config.pixels)
+    )
+    counts = copy(listing.root, target, listing.names, files, Pixels.of(config))
     if listing.is_list:
         _write_list(target, listing)
     print("{} images: {} written, {} there before, {} left out".format(*counts))
@@ -114,7 +118,11 @@ def remember(target: Path, files: FilesConfig) -> None:
 
 
 def copy(
-    source: Path, target: Path, names: list[str], files: FilesConfig
+    source: Path,
+    target: Path,
+    names: list[str],
+    files: FilesConfig,
+    pixels: Pixels = image_files.USUAL,
 ) -> tuple[int, int, int, int]:
     """Writes the copies.
 
@@ -123,6 +131,7 @@ def copy(
       target: folder of the copies.
       names: of the images, relative to `source`.
       files: `short_side` and `quality` are read.
+      pixels: how the values of the images become pixels.
 
     Returns:
       How many images there are, were written, were there before, and were left out.
@@ -134,18 +143,18 @@ def copy(
     written = 0
     paths = [os.fsencode(source / name) for name in readable]
     jpegs = tf.data.Dataset.from_tensor_slices(paths or tf.constant([], tf.string)).map(
-        lambda path: shrunk(path, files.short_side, files.quality),
+        lambda path: shrunk(path, files.short_side, files.quality, pixels),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
     made = pace.logged(jpegs.as_numpy_iterator(), len(readable))
     for name, jpeg in zip(readable, made, strict=True):
         if not jpeg:
-            reason = image_files.problem(source / name)
+            reason = image_files.problem(source / name, pixels)
             if reason is None:
                 # It was read this time, or it is its copy that cannot be made.
                 encoded = os.fsencode(source / name)
-                jpeg = shrunk(encoded, files.short_side, files.quality).numpy()
+                jpeg = shrunk(encoded, files.short_side, files.quality, pixels).numpy()
                 reason = f"a copy of more than {MAX_SIDE:,} pixels in a row or column"
         if not jpeg:
             logging.warning("left out %s: %s", printable(name), reason)
@@ -165,20 +174,26 @@ def copy(
     return len(names), written, len(names) - len(wanted), len(wanted) - written
 
 
-def shrunk(path: tf.Tensor, short_side: int, quality: int) -> tf.Tensor:
+def shrunk(
+    path: tf.Tensor,
+    short_side: int,
+    quality: int,
+    pixels: Pixels = image_files.USUAL,
+) -> tf.Tensor:
     """The JPEG of an image file with its short side at most so long.
 
     Args:
       path: string scalar.
       short_side: in pixels.
       quality: of the JPEG, 1 to 100.
+      pixels: how values become pixels.
 
     Returns:
       A string scalar; empty where the file cannot be used, or its copy would be larger
       than a JPEG can be.
     """
     image = image_files.decode_or_empty(
-        image_files.read_or_empty(image_files.unless_special(path))
+        image_files.read_or_empty(image_files.unless_special(path)), pixels
     )
 
     def encoded() -> tf.Tensor:

@@ -8,7 +8,8 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred.data import image_ops
+from tf_dpred.data import image_files
+from tf_dpred.data.image_files import USUAL, Pixels
 
 Seed: TypeAlias = tf.Tensor | int | None
 Example = dict[str, tf.Tensor]
@@ -16,9 +17,22 @@ Load: TypeAlias = Callable[[Example], tuple[tf.Tensor, tf.Tensor]]
 SUBSET_SEED = 0
 
 
-def load_stored(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
-    """Image uint8 [H, W, 3] and label of an example that holds its image."""
-    return image_ops.decode(example["image"]), example["label"]
+@dataclass(frozen=True)
+class Stored:
+    """Image uint8 [H, W, C] and label of an example that holds its image.
+
+    Attributes:
+      pixels: how values become pixels.
+    """
+
+    pixels: Pixels = USUAL
+
+    def __call__(self, example: Example) -> tuple[tf.Tensor, tf.Tensor]:
+        image = image_files.decode_stored(example["image"], self.pixels)
+        return image, example["label"]
+
+
+load_stored = Stored()
 
 
 @dataclass(frozen=True)

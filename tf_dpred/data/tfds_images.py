@@ -4,7 +4,7 @@ import difflib
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,11 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import refuse
-from tf_dpred.data import attempts, image_files, image_ops
+from tf_dpred.data import attempts, image_files
 from tf_dpred.data.bad_images import NO_LABEL, BadImages
-from tf_dpred.data.source import Example, Load, Seed, Source, load_stored
+from tf_dpred.data.pixels import Pixels
+from tf_dpred.data.source import Example, Load, Seed, Source, Stored
+from tf_dpred.data.value_range import LOOKED_AT
 from tf_dpred.errors import TooManyBadImages
 from tf_dpred.system import quiet
 
@@ -24,13 +26,21 @@ class Tfds:
 
     Args:
       dataset, data_dir, shuffle_buffer: see `datasets.open_source`.
+      pixels: how the values of its images become pixels.
 
     Raises:
       Refused: unknown name, no images, or a preparation that failed.
     """
 
-    def __init__(self, dataset: str, data_dir: str | None, shuffle_buffer: int):
+    def __init__(
+        self,
+        dataset: str,
+        data_dir: str | None,
+        shuffle_buffer: int,
+        pixels: Pixels = image_files.USUAL,
+    ):
         self.dataset = dataset
+        self.pixels = pixels
         self.shuffle_buffer = shuffle_buffer
         self._builder = _prepared(dataset, data_dir)
 
@@ -127,10 +137,19 @@ class Tfds:
             self.num_classes,
             f"{builder.info.full_name} {split}",
             examples,
-            _load_or_replace(lambda: stored().map(fields), bad_images),
-            load_stored,
+            _load_or_replace(lambda: stored().map(fields), bad_images, self.pixels),
+            Stored(self.pixels),
             image_size=_image_size(builder),
         )
+
+    def samples(self) -> Iterator[tuple[str, tf.Tensor]]:
+        """Encoded training images to be looked at, if they may ask for a range."""
+        every_kind = self.pixels.config.value_range == "percentile"
+        deep = self._builder.info.features["image"].np_dtype != np.uint8
+        if every_kind or deep:
+            split = _train_split(self._builder)
+            for example in _read(self._builder, split, None).take(LOOKED_AT):
+                yield os.fsdecode(example["tfds_id"].numpy()), example["image"]
 
     @functools.cached_property
     def num_classes(self) -> int | None:
@@ -158,17 +177,18 @@ def _image_size(builder: Any) -> tuple[int, int] | None:
 
 
 def _load_or_replace(
-    stored: Callable[[], tf.data.Dataset], bad_images: BadImages
+    stored: Callable[[], tf.data.Dataset], bad_images: BadImages, pixels: Pixels
 ) -> Load:
     """`Source.load`, with the first usable example of `stored` for a broken one."""
 
+    decode = functools.partial(image_files.decode_stored, pixels=pixels)
     lock = threading.Lock()
     found: list[tuple[bytes, int]] = []
 
     def problem(encoded: bytes | tf.Tensor) -> str | None:
         try:
             with tf.device("CPU:0"):
-                image_ops.decode(tf.convert_to_tensor(encoded))
+                decode(tf.convert_to_tensor(encoded))
         except tf.errors.OpError as error:
             return image_files.reason_of(error)
         return None
@@ -194,8 +214,8 @@ def _load_or_replace(
 
     def load(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
         encoded = tf.data.Dataset.from_tensors(example["image"])
-        empty = tf.zeros([0, 0, 3], tf.uint8)
-        image = attempts.single_element_or(encoded.map(image_ops.decode), empty)
+        empty = tf.zeros([0, 0, pixels.channels], tf.uint8)
+        image = attempts.single_element_or(encoded.map(decode), empty)
 
         def replaced() -> tuple[tf.Tensor, tf.Tensor]:
             # Declared stateless, or --deterministic would not run it in parallel.
@@ -206,7 +226,7 @@ def _load_or_replace(
                 stateful=False,
             )
             return (
-                image_ops.decode(tf.ensure_shape(other, [])),
+                decode(tf.ensure_shape(other, [])),
                 tf.ensure_shape(label, []),
             )
 

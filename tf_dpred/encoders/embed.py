@@ -21,7 +21,8 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.data import image_files
+from tf_dpred.data import image_files, value_range
+from tf_dpred.data.pixels import Pixels
 from tf_dpred.data.places import require_images
 from tf_dpred.encoders import export, restore, settings
 from tf_dpred.encoders.feature_store import Store, Target
@@ -44,11 +45,13 @@ class FileEncoder:
       signature: a batch [n] of encoded images -> `representation` [n, r] and
         `projection` [n, d].
       weights: a hash of its weights; "" where an early version exported them.
+      pixels: how the signature makes pixels of values.
     """
 
     model: tf.Module
     signature: Callable[..., dict[str, tf.Tensor]]
     weights: str
+    pixels: Pixels = image_files.USUAL
 
     def __call__(self, paths: Sequence[Path]) -> dict[str, np.ndarray]:
         """Reads and encodes files.
@@ -79,6 +82,10 @@ def run(config: Config, files: FilesConfig) -> None:
     target = Target.of(files.output)
     listing.log_losses()
     names = listing.names
+    value_range.warn_of_narrow(
+        config.pixels,
+        value_range.look(value_range.samples(listing.root, names, config.pixels)),
+    )
     encoder = open_file_encoder(config)
     with target.open(encoder.weights, names) as store:
         verb = "kept" if store.is_complete else "wrote"
@@ -113,11 +120,12 @@ def open_file_encoder(config: Config) -> FileEncoder:
         logging.info("%s network of %s", config.evaluation.encoder, path)
         model = tf.saved_model.load(str(path))
         weights = settings.read_card(path).get("weights", "")
-        return FileEncoder(model, model.signatures["encode_jpeg"], weights)
+        signature = model.signatures["encode_jpeg"]
+        return FileEncoder(model, signature, weights, Pixels.of(config))
     found = restore.open_encoder(config)
-    servable = export.Servable(found.network, found.image_size, found.preprocessing)
+    servable = export.Servable.of(found)
     signature = servable.signatures()["encode_jpeg"]
-    return FileEncoder(servable, signature, found.fingerprint)
+    return FileEncoder(servable, signature, found.fingerprint, Pixels.of(config))
 
 
 def _export_to_use(config: Config) -> Path | None:
@@ -196,7 +204,8 @@ def _encoded(
             raise
         if len(names) == 1:
             path = root / names[0]
-            reason = image_files.problem(path) or image_files.reason_of(error)
+            reason = image_files.problem(path, encode.pixels)
+            reason = reason or image_files.reason_of(error)
             logging.warning("left out %s: %s", printable(names[0]), reason)
             return []
     return [pair for name in names for pair in _encoded(encode, root, [name])]

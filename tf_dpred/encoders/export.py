@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data import image_files, image_ops
+from tf_dpred.data.pixels import Pixels
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.encoders import card, formats, restore
 from tf_dpred.encoders.restore import Encoder
@@ -74,7 +75,7 @@ def write_encoder(encoder: Encoder, directory: Path, workdir: Path) -> Path:
     final = directory / str(encoder.step)
     unfinished = directory / f".{encoder.step}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
-    servable = Servable(encoder.network, encoder.image_size, encoder.preprocessing)
+    servable = Servable.of(encoder)
     bare = encoder.bare()
     with quiet.only_warnings():
         signatures = servable.signatures()
@@ -99,6 +100,7 @@ class Servable(tf.Module):
       network: images [n, s, s, 3] in [0, 255] -> (representation, projection).
       image_size: s.
       preprocessing: of evaluation; the network itself normalises.
+      pixels: how the values of encoded images become pixels.
     """
 
     # tf.Module has properties of these names, which a SavedModel does not keep.
@@ -106,7 +108,11 @@ class Servable(tf.Module):
     trainable_variables: Sequence[tf.Variable] = ()
 
     def __init__(
-        self, network: keras.Model, image_size: int, preprocessing: Preprocessing
+        self,
+        network: keras.Model,
+        image_size: int,
+        preprocessing: Preprocessing,
+        pixels: Pixels = image_files.USUAL,
     ):
         super().__init__(name="encoder")
         self.variables = [v.value for v in network.variables]
@@ -114,6 +120,7 @@ class Servable(tf.Module):
         self._network = network
         self._image_size = image_size
         self._preprocessing = preprocessing
+        self._pixels = pixels
         # Traced here once, so that they are stored once for all ways to call them.
         square = tf.TensorSpec([None, image_size, image_size, 3], tf.float32)
         prepared = tf.function(
@@ -128,6 +135,16 @@ class Servable(tf.Module):
             for training in (False, True):
                 spec = tf.TensorSpec(None, dtype, name="images")
                 self.__call__.get_concrete_function(spec, training=training)
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> Servable:
+        """That of an opened encoder, with a projector."""
+        return cls(
+            encoder.network,
+            encoder.image_size,
+            encoder.preprocessing,
+            Pixels.of(encoder.config),
+        )
 
     def _outputs(self, images: tf.Tensor, training: bool) -> dict[str, tf.Tensor]:
         representation, projection = self._network(images, training=training)
@@ -163,7 +180,7 @@ class Servable(tf.Module):
         encoded = _require(encoded, batch, [None], "encoded", ACCEPTED_ENCODED)
 
         def view(content: tf.Tensor) -> tf.Tensor:
-            image = image_files.decode(content)
+            image = image_files.decode(content, self._pixels)
             return self._preprocessing.evaluation_view(image, self._image_size)
 
         size = self._image_size

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data import image_files, places
+from tf_dpred.data.pixels import Pixels
 from tf_dpred.encoders import embed
 from tf_dpred.encoders.embeddings import Embeddings
 from tf_dpred.evaluation import knn
@@ -35,7 +36,7 @@ def run(config: Config, files: FilesConfig) -> None:
       OSError: the output could not be written.
     """
     output = output_file(files.output, "a png file")
-    query = _query(files.query)
+    query = _query(files.query, Pixels.of(config))
     searched = Embeddings.read(files.features)
     root = _folder(config.data.data_dir)
     encoder = embed.open_file_encoder(config)
@@ -43,24 +44,25 @@ def run(config: Config, files: FilesConfig) -> None:
     searched.check_is_of(asked.shape[1], encoder.weights)
     found = neighbours(searched, asked, files.neighbours)
     for name, _ in found:
-        if (reason := image_files.problem(root / name)) is not None:
+        if (reason := image_files.problem(root / name, encoder.pixels)) is not None:
             refuse(
                 "data_dir",
                 str(root),
                 f"the folder of {files.features}",
                 detail=f" without a usable {printable(name)} ({reason})",
             )
-    picture = strip([query, *(root / name for name, _ in found)])
+    shown = [query, *(root / name for name, _ in found)]
+    picture = strip(shown, encoder.pixels)
     with whole(output) as file:
         file.write(tf.io.encode_png(picture).numpy())
     for name, similarity in found:
         print(f"{similarity:.4f}  {printable(name)}")
 
 
-def _query(name: str | None) -> Path:
+def _query(name: str | None, pixels: Pixels) -> Path:
     if name is None:
         refuse("query", name, "an image file")
-    if (reason := image_files.problem(name)) is not None:
+    if (reason := image_files.problem(name, pixels)) is not None:
         refuse("query", name, "an image file", detail=f" ({reason})")
     return Path(name)
 
@@ -91,11 +93,11 @@ def neighbours(
     ]
 
 
-def strip(files: Sequence[Path]) -> np.ndarray:
+def strip(files: Sequence[Path], pixels: Pixels = image_files.USUAL) -> np.ndarray:
     """Images side by side, uint8 [h, w, 3], white between; the first set apart."""
     picture = np.full((SIDE + 2 * GAP, GAP, 3), 255, np.uint8)
     for index, file in enumerate(files):
-        image = image_files.decode(image_files.read(os.fsencode(file)))
+        image = image_files.decode(image_files.read(os.fsencode(file)), pixels)
         tile = tf.image.resize_with_pad(image, SIDE, SIDE, antialias=True)
         tile = tf.cast(tf.clip_by_value(tf.round(tile), 0, 255), tf.uint8).numpy()
         right = 4 * GAP if index == 0 else GAP

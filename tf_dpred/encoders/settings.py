@@ -10,6 +10,7 @@ from typing import Any
 from tf_dpred.config import (
     Config,
     NetworkConfig,
+    PixelConfig,
     SecondViewConfig,
     ViewConfig,
     expand_paths,
@@ -67,8 +68,11 @@ def of_encoder(given: Mapping[str, Any]) -> Config:
     if given.get("export_dir") is not None:
         merged["workdir"] = str(newest_export(Path(given["export_dir"])))
     merged = _changed(merged, given, own(given).get("source"))
+    # What the run found by itself stands in its record.
+    if given.get("value_range") in ("auto", "percentile"):
+        given = {k: v for k, v in given.items() if k != "value_range"}
     config = Config.from_dict({**merged, **given})
-    sections = (NetworkConfig, ViewConfig, SecondViewConfig)
+    sections = (NetworkConfig, PixelConfig, ViewConfig, SecondViewConfig)
     fixed = [field.name for kind in sections for field in dataclasses.fields(kind)]
     of_images = ("image_size", "views", "view_strength", "normalize", "mean", "std")
     for name in (*fixed, *of_images):

@@ -63,9 +63,9 @@ def write(
 def settled(workdir: Workdir, config: Config) -> Config:
     """The settings of a run, with what it found by itself at its start.
 
-    That is the precision where `config` says `auto`, and the mean and std that it
-    measured where it says `--normalize=data`: a run that is continued keeps them, on
-    any device. Those that are not measured yet are left None.
+    That is the precision where `config` says `auto`, the mean and std that it measured
+    where it says `--normalize=data`, and the range of its images' values: a run that is
+    continued keeps them, on any device. Those that are not measured yet are left None.
     """
     recorded = (flags_json.read(workdir) or {}).get("flags", {})
     found: dict[str, Any] = {}
@@ -77,6 +77,8 @@ def settled(workdir: Workdir, config: Config) -> Config:
     if config.data.normalize == "data":
         names = [n for n in ("mean", "std") if getattr(config.data, n) is None]
         found |= {name: recorded.get(name) for name in names}
+    if config.pixels.value_range in ("auto", "percentile"):
+        found["value_range"] = recorded.get("value_range", config.pixels.value_range)
     return Config.from_dict({**config.to_dict(), **found}) if found else config
 
 

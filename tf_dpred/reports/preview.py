@@ -8,9 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.data import pipeline, views
+from tf_dpred.data import datasets, pipeline, views
 from tf_dpred.data.bad_images import BadImages, named_errors
-from tf_dpred.data.datasets import training_source
 from tf_dpred.data.own_views import OwnViews
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
@@ -35,7 +34,10 @@ def run(config: Config, files: FilesConfig) -> None:
             detail=f", which holds a run on images that a program gave it ({source})",
         )
     bad_images = BadImages(config.data.max_bad_images)
-    print(f"wrote {write(config, training_source(config, bad_images))}")
+    found = datasets.of_config(config)
+    config = datasets.settled(config, found)
+    source = datasets.training_source(config, bad_images, found)
+    print(f"wrote {write(config, source)}")
 
 
 def write(config: Config, source: Source) -> Path:

@@ -28,7 +28,7 @@ def dataset(config: Config, stage: str):
     """Batches after a stage; after `read` and `decode`, of single images."""
     import tensorflow as tf
 
-    from tf_dpred.data import datasets, image_ops, pipeline
+    from tf_dpred.data import datasets, image_files, pipeline
     from tf_dpred.data.views import ViewPair, view_pair
 
     data, training = config.data, config.training
@@ -38,7 +38,8 @@ def dataset(config: Config, stage: str):
         if stage == "decode":
             # Only a pixel: batching images of different sizes would be more work.
             files = files.map(
-                lambda encoded: image_ops.decode(encoded)[0, 0], tf.data.AUTOTUNE
+                lambda encoded: image_files.decode_stored(encoded)[0, 0],
+                tf.data.AUTOTUNE,
             )
         batches = files.batch(training.batch_size, drop_remainder=True)
         return batches.with_options(pipeline._options())
