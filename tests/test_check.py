@@ -29,7 +29,7 @@ def test_check_images__names_what_cannot_be_used(tmp_path, capsys, caplog):
     assert sorted(name for name, _ in lines) == sorted(bad)
     assert all(bad[name] in reason for name, reason in lines)
     counts = f"{len(good)} images can be used, 8 cannot; not looked at: 1 .heic"
-    assert "1 of 12 PNG files that were looked at have 16 bits" in caplog.messages[0]
+    assert "2 of 12 PNG files that were looked at have opacity" in caplog.messages[0]
     assert caplog.messages[1:] == [counts]
 
 
@@ -67,21 +67,14 @@ def test_is_of_the_system__in_words_of_tensorflow(number, error):
     assert not image_files.is_of_the_system(bug)
 
 
-def test_check_images__says_what_has_sixteen_bits(tmp_path, caplog):
-    pixels = tf.fill([8, 8, 3], tf.constant(40_000, tf.uint16))
-    for name in ("a.png", "b.png"):
-        tf.io.write_file(str(tmp_path / name), tf.io.encode_png(pixels))
-    assert run(tmp_path) == 0
-    assert "2 of 2 PNG files that were looked at have 16 bits" in caplog.text
-
-
 def test_check_images__as_a_user_runs_it(tmp_path):
     good = write_good(tmp_path)
     flags = ["--mode=check_images", f"--data_dir={tmp_path}"]
     done = processes.run_module("tf_dpred.main", *flags)
     assert (done.returncode, done.stdout) == (0, "")
-    deep, said = done.stderr.splitlines()
-    assert "have 16 bits per channel (sixteen_bits.png)" in deep
+    opacity, deep, said = done.stderr.splitlines()
+    assert "PNG files that were looked at have opacity (gray_alpha.png)" in opacity
+    assert "--value_range=auto: 0 to 65535 become 0 to 255" in deep
     assert said.endswith(f" {len(good)} images can be used, 0 cannot")
 
 
