@@ -56,10 +56,10 @@ class At(keras.callbacks.Callback):
             self.action()
 
 
-def pretraining(workdir, *, pictures=False, callbacks=(), **settings):
+def pretraining(workdir, *, pictures=False, callbacks=(), make=None, **settings):
     """Pictures of the views would take longer than all else of it."""
     config = Config.from_dict(TINY | settings | {"workdir": workdir})
-    run = train.Pretraining(config, backbone=backbone, callbacks=callbacks)
+    run = train.Pretraining(config, backbone=make or backbone, callbacks=callbacks)
     if not pictures:
         order = run.callbacks.in_order
         order[:] = [c for c in order if not isinstance(c, Pictures)]

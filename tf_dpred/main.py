@@ -49,6 +49,18 @@ class Mode(NamedTuple):
         return getattr(importlib.import_module(f"tf_dpred.{module}"), name)
 
 
+def _of_compile(given: Mapping[str, Any]) -> Config:
+    """The given settings, of a step that makes whole views of images beside it."""
+    needed = {"augment_on": "device", "cache": "device"}
+    for name, value in needed.items():
+        if given.get(name, value) != value:
+            refuse(name, given[name], f"{value} with --mode=compile")
+    if given.get("keep_last_batch"):
+        accepted = "false with --mode=compile: batches of one size"
+        refuse("keep_last_batch", True, accepted)
+    return Config.from_dict({**given, **needed})
+
+
 # GIVEN: the given settings alone. RECORDED: an encoder's run, changed by those. EITHER:
 # a run, if --workdir names the directory of one.
 GIVEN, RECORDED = Config.from_dict, settings.of_encoder
@@ -94,6 +106,12 @@ MODES = {
     ),
     "convert_to_torch": Mode(
         "weights as torchvision names them", "encoders.torch:run", RECORDED, ("output",)
+    ),
+    "compile": Mode(
+        "the training step for machines without TensorFlow",
+        "compilation:run",
+        _of_compile,
+        ("output",),
     ),
     "check_images": Mode("files of --data_dir to be left out", "data.check:run", GIVEN),
     "shrink_images": Mode(

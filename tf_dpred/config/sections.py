@@ -436,7 +436,8 @@ class FilesConfig(Section):
     output: str | None = setting(
         None,
         "the file that the mode writes (none: report.html in --workdir, for report); "
-        "for shrink_images, the folder; for embed, .npz, .parquet or a folder: DIR/",
+        "for shrink_images and compile, the folder; for embed, .npz, .parquet or a "
+        "folder: DIR/",
         path="a file or folder",
     )
     features: str | None = setting(

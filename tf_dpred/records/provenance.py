@@ -49,15 +49,21 @@ def write(
       run: identity of the run, which its checkpoints carry as well.
       own: what a program gave it beside its settings, see `own`.
     """
-    record = {
-        **({} if run is None else {"run": run}),
+    identity = {} if run is None else {"run": run}
+    json_files.write(workdir.flags, {**identity, **record(config, source, own)})
+
+
+def record(
+    config: Config, source: Source, own: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What `write` writes, but for the run's identity."""
+    return {
         "flags": config.to_dict(),
         "num_examples": source.num_examples,
         "images": source.fingerprint,
         **({"own": dict(own)} if own else {}),
         **_what_computes(),
     }
-    json_files.write(workdir.flags, record)
 
 
 def settled(workdir: Workdir, config: Config) -> Config:
