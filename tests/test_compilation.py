@@ -283,23 +283,24 @@ def trained_by_runner(tmp_path, **settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("name", METHODS)
-def test_run__twenty_steps(name, precision, tmp_path):
-    settings = {**PROOF, **METHODS[name], "precision": precision}
+def test_run__twenty_steps(name, tmp_path):
+    settings = {**PROOF, **METHODS[name], "precision": "float64"}
     expected = trained(tmp_path / "tf", **settings)
     worst = difference(trained_by_runner(tmp_path, **settings), expected)
-    print(f"{name}, {precision}: {worst[0]:.1e} {worst[1]}")
-    assert worst[0] < test_smooth_network.BOUND[precision]
+    print(f"{name}: {worst[0]:.1e} {worst[1]}")
+    assert worst < (EXACT,)
 
 
 @pytest.mark.slow
-def test_run__twenty_steps_of_bfloat16(tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("freq", [1, 5])
+def test_run__twenty_rounded_steps(freq, precision, tmp_path):
     """As far from the program as that is from itself, where XLA compiles its step."""
-    settings = {**PROOF, "precision": "mixed_bfloat16"}
+    settings = {**PROOF, "freq": freq, "precision": precision}
     expected = trained(tmp_path / "tf", **settings)
     compiled_too = trained(tmp_path / "xla", jit_compile=True, **settings)
     own, _ = difference(compiled_too, expected)
     worst, name = difference(trained_by_runner(tmp_path, **settings), expected)
-    print(f"mixed_bfloat16: {worst:.1e} {name}; TensorFlow, compiled: {own:.1e}")
-    assert worst < 2 * own
+    print(f"{precision}, freq {freq}: {worst:.1e} {name}; TensorFlow's own: {own:.1e}")
+    assert worst < 3 * own
