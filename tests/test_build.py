@@ -114,10 +114,6 @@ def test_model__frozen_layers_stay_in_both_networks():
     ("given", "message"),
     [
         ({"freeze": "stem,stage9"}, "--freeze: received 'stem,stage9' with 'stage9', "),
-        (
-            {"layer_lr_decay": 0.5, "backbone": "MobileNetV2", "width": 1.0},
-            "--layer_lr_decay: received 0.5, accepted: 1 unless for resnet18",
-        ),
         ({"layer_lr_decay": 0.5, "optimizer": "adamw"}, "--optimizer: received 'ada"),
     ],
 )

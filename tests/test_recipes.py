@@ -182,7 +182,7 @@ PUBLISHED = {
         "warmup_epochs": 0.0,
     },
 }
-OWN = {"cifar10_vit", "folder", "laptop", "quickstart"}
+OWN = {"cifar10_vit", "continue", "folder", "laptop", "quickstart"}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

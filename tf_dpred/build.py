@@ -35,7 +35,7 @@ from tf_dpred.data.views import ViewPair
 from tf_dpred.encoders import restore
 from tf_dpred.encoders.initial import Weights
 from tf_dpred.model import DirectPred
-from tf_dpred.networks import encoder, resnet
+from tf_dpred.networks import encoder, parts
 from tf_dpred.networks.given import Backbone
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.predictors import make_predictor
@@ -102,7 +102,7 @@ def model(
 def _network(name: str, config: Config, backbone: Backbone | None) -> keras.Model:
     network = restore.new_network(config, name, backbone)
     if config.network.freeze is not None:
-        encoder.freeze(network, config.network.freeze)
+        parts.freeze(network, config.network.freeze)
     return network
 
 
@@ -155,14 +155,16 @@ def _set_rates_of_parts(
     rest = round(config.optimizer.projector_only_epochs * steps_per_epoch)
     if decay == 1.0 and rest == 0:
         return
-    trained = encoder.backbone_weights(online).items()
-    parts = resnet.STAGES if decay != 1.0 else ("",)
-    for behind, part in enumerate(reversed(parts), start=1):
+    found = [
+        [weight for layer in layers for weight in layer.weights]
+        for layers in parts.of_network(online).values()
+    ]
+    if decay == 1.0:
+        found = [list(encoder.backbone_weights(online).values())]
+    for behind, weights in enumerate(reversed(found), start=1):
         rate = learning_rate(config, steps_per_epoch, multiplier=decay**behind)
-        rates.set_group(
-            [weight for (layer, _), weight in trained if layer.startswith(part)],
-            learning_rate=schedules.Resting(rate, rest) if rest else rate,
-        )
+        rate = schedules.Resting(rate, rest) if rest else rate
+        rates.set_group(weights, learning_rate=rate)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -128,7 +128,8 @@ class Pretraining:
         knn = quality = None
         if self.place.is_chief:
             knn, quality = monitors.of_config(config, self.bad_images, found, given)
-        start = initial.of_run(config, self.workdir)
+        has_backbone = given.backbone is not None
+        start = initial.of_run(config, self.workdir, has_backbone=has_backbone)
         with self.strategy.scope():
             self.feed = device_views.feed(config.data, self.pair, self.source)
             self.model = build.model(

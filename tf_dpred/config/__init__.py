@@ -134,9 +134,6 @@ class Config:
         size, patch = self.data.image_size, self.network.patch_size
         if self.network.backbone in VITS and size % patch:
             refuse("image_size", size, f"a multiple of --patch_size={patch}")
-        decay = self.optimizer.layer_lr_decay
-        if decay != 1.0 and self.network.backbone not in RESNETS:
-            refuse("layer_lr_decay", decay, f"1 unless for {', '.join(RESNETS)}")
         if self.data.keep_last_batch and self.training.accumulation_steps > 1:
             refuse(
                 "keep_last_batch",

@@ -139,8 +139,8 @@ class NetworkConfig(Section):
     )
     freeze: str | None = setting(
         None,
-        "layers of the backbone that are not trained, by the beginning of their names: "
-        "stem,stage1",
+        "layers of the backbone that are not trained, by the beginning of their names "
+        "or by part, stem,stage1; batch_norm: all BatchNorms",
     )
     projector_layers: int = setting(
         2, "Dense layers of the projector", at_least=2, at_most=3
@@ -220,8 +220,8 @@ class OptimizerConfig(Section):
 
     layer_lr_decay: float = setting(
         1.0,
-        "learning rate of each stage of a ResNet over that of the next; the projector "
-        "has the full one",
+        "learning rate of each part of the backbone (stages, a ViT's blocks) over that "
+        "of the next; the projector has the full one",
         above=0.0,
         at_most=1.0,
     )

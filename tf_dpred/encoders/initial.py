@@ -123,13 +123,27 @@ class Weights:
         return dict(behind) | dict(renamed)
 
 
-def of_run(config: Config, workdir: Workdir) -> Weights | None:
+def of_run(
+    config: Config, workdir: Workdir, *, has_backbone: bool = False
+) -> Weights | None:
     """What a run starts from; None without `--init`, and where it is continued.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      has_backbone: a program gave it a backbone, which may be trained.
 
     Raises:
       Refused: see `read`.
     """
-    if config.network.init is None or checkpoints.list_all(workdir.checkpoints):
+    if checkpoints.list_all(workdir.checkpoints):
+        return None
+    if config.network.init is None:
+        if config.optimizer.projector_only_epochs and not has_backbone:
+            logging.warning(
+                "--projector_only_epochs without --init: there is nothing to protect, "
+                "the backbone starts at random"
+            )
         return None
     return read(config)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from tf_dpred.config import NetworkConfig, refuse
 from tf_dpred.networks import given, heads
-from tf_dpred.system import keras_private, saving
+from tf_dpred.system import saving
 
 
 @keras.saving.register_keras_serializable("tf_dpred")
@@ -189,38 +189,13 @@ def pooled(features: keras.KerasTensor) -> keras.KerasTensor:
     return pooling(dtype=dtype, name="pool")(features)
 
 
-def freeze(network: keras.Model, names: str) -> None:
-    """Keeps layers of a backbone as they are, their BatchNorm statistics too.
-
-    Args:
-      network: of `join`.
-      names: the beginnings of the layers' names, separated by commas. `stage1` also
-        stands for stage1_block1_conv1 and the like, but not for stage10.
-
-    Raises:
-      Refused: no layer with weights has such a name.
-    """
-    layers = [
-        layer
-        for part in _backbone_layers(network)
-        for layer in (part, *keras_private.all_layers(part))
-        if layer.weights and not isinstance(layer, keras.Model)
-    ]
-    for name in names.split(","):
-        frozen = [x for x in layers if re.fullmatch(f"{re.escape(name)}(_.*)?", x.name)]
-        if not frozen:
-            known = sorted({layer.name.split("_")[0] for layer in layers})
-            refuse("freeze", names, f"of {', '.join(known)}", detail=f" with {name!r}")
-        for layer in frozen:
-            layer.trainable = False
-
-
 def backbone_weights(network: keras.Model) -> dict[tuple[str, str], keras.Variable]:
     """(layer, variable) -> the weights in front of the representation of `join`."""
-    return weights_by_layer(*_backbone_layers(network))
+    return weights_by_layer(*backbone_layers(network))
 
 
-def _backbone_layers(network: keras.Model) -> list[keras.layers.Layer]:
+def backbone_layers(network: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of a network of `join` in front of its representation."""
     names = [layer.name for layer in network.layers]
     return network.layers[: names.index("representation")]
 

@@ -19,9 +19,6 @@ ARCHITECTURES: dict[str, tuple[tuple[int, ...], bool]] = {
     "resnet101": ((3, 4, 23, 3), True),
 }
 
-# Parts of each, from the images on, by the beginning of their layers' names.
-STAGES = ("stem", "stage1", "stage2", "stage3", "stage4")
-
 
 def resnet(
     name: str,

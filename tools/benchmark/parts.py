@@ -66,6 +66,7 @@ def startup(options: Options) -> list[Table]:
 PARTS: dict[str, Callable[[Options], list[Table]]] = {
     "step": step_tables.step,
     "step_parts": step_tables.step_parts,
+    "backbones": step_tables.backbones,
     "threads": step_tables.threads,
     "memory": step_tables.memory,
     "input": input_tables.inputs,

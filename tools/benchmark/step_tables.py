@@ -17,6 +17,15 @@ PARTS_IN_ORDER = (
     "W",
     "EMA",
 )
+# At 64 pixels, each beside ResNet-18 with the stem of ImageNet.
+BACKBONES = {
+    "ResNet50": [],
+    "MobileNetV3Small": [],
+    "EfficientNetV2B0": [],
+    "ConvNeXtTiny": [],
+    "vit_tiny": ["--patch_size=8"],
+    "vit_small": ["--patch_size=8"],
+}
 THREADS = (("", ""), ("1", "1"), ("1", "2"), ("2", "1"), ("2", "2"))
 
 
@@ -59,6 +68,32 @@ def step(options: Options) -> list[Table]:
     header = ("step, images/s", "tf_dpred", "PyTorch", "ratio")
     header += ("convolutions alone", "share of them")
     return [Table("Step", header, rows, notes, values)]
+
+
+def backbones(options: Options) -> list[Table]:
+    """Images/s of the step of each backbone and of ResNet-18, in turns."""
+    common = [
+        "--image_size=64",
+        "--stem=imagenet",
+        "--batch_size=16",
+        "--precision=float32",
+    ]
+    rows, values = [], {}
+    for name, flags in BACKBONES.items():
+        commands = {
+            worker: here("step", *common, *own, options.measuring)
+            for worker, own in (
+                ("ResNet-18", []),
+                (name, [f"--backbone={name}", *flags]),
+            )
+        }
+        found, _, _ = run(commands, options.rounds)
+        middle = {worker: medians(v)["images/s"] for worker, v in found.items()}
+        beside, itself = middle["ResNet-18"], middle[name]
+        rows.append((" ".join([name, *flags]), itself, beside, itself / beside))
+        values[name] = found
+    header = ("backbone, images/s", "itself", "ResNet-18", "ratio")
+    return [Table("Backbones, 64 pixels, batch 16, float32", header, rows, [], values)]
 
 
 def step_parts(options: Options) -> list[Table]:
