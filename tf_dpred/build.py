@@ -85,6 +85,7 @@ def model(
         accumulation_steps=config.training.accumulation_steps,
         skip_nonfinite=config.training.on_nonfinite == "skip",
         make_views=make_views,
+        remat=config.training.remat,
     )
     rates = optimizer(config, learning_rate(config, steps_per_epoch))
     _set_rates_of_parts(rates, online, config, steps_per_epoch)

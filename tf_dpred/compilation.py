@@ -124,6 +124,7 @@ def step(training: Pretraining) -> Program:
         ema.set_model(model)
     # The images themselves are the program's input, not their indices.
     model.make_views = ViewsFromImages(held.pair, held.size)
+    model.set_projections(compiled=True)
     batch, image = config.training.batch_size, held.stored.shape[1:]
     draws = tf.TensorSpec([batch, NUM_DRAWS], tf.float32)
     inputs = {

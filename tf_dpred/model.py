@@ -52,6 +52,8 @@ class DirectPred(KerasModel):
         finite, except that it counts as a step. Costs a copy of all variables.
       make_views: the tensors of a batch -> its two views, where this device does the
         last part of the input; None: a batch is its two views.
+      remat: keep the activations of a few places of the online network alone, and
+        compute the others again for the gradient, see `step.remat`.
       **kwargs: of `keras.Model` (dtype, ...).
 
     Raises:
@@ -69,6 +71,7 @@ class DirectPred(KerasModel):
         accumulation_steps: int = 1,
         skip_nonfinite: bool = False,
         make_views: Callable[..., tuple[tf.Tensor, tf.Tensor]] | None = None,
+        remat: bool = False,
         name: str = "direct_pred",
         **kwargs,
     ):
@@ -93,6 +96,7 @@ class DirectPred(KerasModel):
         self.accumulation_steps = accumulation_steps
         self.skip_nonfinite = skip_nonfinite
         self.make_views = make_views
+        self.remat = remat
         self.finite = FiniteCheck()
         # A backbone may have a policy of its own.
         float16 = any(

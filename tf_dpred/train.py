@@ -27,8 +27,8 @@ from tf_dpred.system import devices, json_files, memory, replicas
 
 # What to do where the memory does not suffice.
 ADVICE = (
-    "lower --batch_size, or raise --accumulation_steps, which splits it; lower "
-    "--image_size or --width"
+    "lower --batch_size, or raise --accumulation_steps, which splits it; set --remat; "
+    "lower --image_size or --width"
 )
 
 

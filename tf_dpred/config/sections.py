@@ -257,6 +257,11 @@ class TrainingConfig(Section):
     accumulation_steps: int = setting(
         1, "micro-batches that one optimizer step is split into", at_least=1
     )
+    remat: bool = setting(
+        False,
+        "compute most activations again for the gradient: less memory, more time, the "
+        "same numbers",
+    )
     precision: str = setting(
         "float32",
         "Keras dtype policy; auto: mixed_bfloat16 where the device computes in "

@@ -28,6 +28,7 @@ MAY_CHANGE = frozenset(
         "log_every",
         "max_bad_images",
         "profile",
+        "remat",
         "steps_per_execution",
         "tpu",
         "worker_timeout",

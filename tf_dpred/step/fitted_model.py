@@ -13,6 +13,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from tf_dpred.optimizers import LARS, SGD
 from tf_dpred.step import multi_worker
+from tf_dpred.step.remat import Remat
 from tf_dpred.step.trace_once import TraceOnce
 from tf_dpred.system import replicas
 from tf_dpred.system.keras_private import BuiltModel
@@ -26,6 +27,7 @@ class FittedModel(BuiltModel):
     online: keras.Model
     target: keras.Model
     predictor: keras.layers.Layer
+    remat: bool
     train_function: Callable[..., Any] | None
     test_function: Callable[..., Any] | None
     _update_target: Callable[[tf.Tensor], None] | None = None
@@ -99,11 +101,22 @@ class FittedModel(BuiltModel):
             "steps_per_execution": steps_per_execution,
             "jit_compile": jit_compile,
         }
-        # Anew, since compiling also takes account of layers that were frozen.
-        self._project_online = TraceOnce(self.online)
-        self._project_target = TraceOnce(self.target)
         super().compile(optimizer=optimizer, auto_scale_loss=False, **how)
         self.optimizer.build(self.learned_variables)
+        self.set_projections(compiled=bool(self.jit_compile))
+
+    def set_projections(self, *, compiled: bool) -> None:
+        """Decides how the step runs the networks; again where layers were frozen.
+
+        Args:
+          compiled: XLA compiles the step, whoever asks for that.
+        """
+        self._project_online: Callable[[tf.Tensor], tf.Tensor] = (
+            Remat(self.online, compiled=compiled)
+            if self.remat
+            else TraceOnce(self.online)
+        )
+        self._project_target = TraceOnce(self.target)
 
     @functools.wraps(keras.Model.fit)
     def fit(self, *args, **kwargs):

@@ -115,7 +115,7 @@ class KerasModel(FittedModel):
         Raises:
           ValueError: `loss` or `make_views` is a function that is not registered.
         """
-        settings = ("symmetric", "stop_gradient", "accumulation_steps")
+        settings = ("symmetric", "stop_gradient", "accumulation_steps", "remat")
         return {
             **super().get_config(),
             "online": keras.saving.serialize_keras_object(self.online),

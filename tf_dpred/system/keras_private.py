@@ -28,6 +28,28 @@ def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
     return list(model._flatten_layers(include_self=False))
 
 
+def is_graph(layer) -> bool:
+    """Whether a layer is a built Functional or Sequential model."""
+    graph = getattr(layer, "_functional", layer)
+    return isinstance(layer, keras.Model) and hasattr(graph, "_nodes_by_depth")
+
+
+def nodes(model: keras.Model) -> list[tuple]:
+    """(operation, inputs, outputs) of each call of such a model, in order.
+
+    `Model.operations` does not say what an operation takes that is called twice.
+    """
+    by_depth = getattr(model, "_functional", model)._nodes_by_depth
+    found = [
+        node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]
+    ]
+    return [
+        (node.operation, node.input_tensors, node.output_tensors)
+        for node in found
+        if not node.is_input
+    ]
+
+
 def first_input(
     model: keras.Model, images: tf.Tensor
 ) -> tuple[list[keras.layers.Layer], tf.Tensor | None]:
