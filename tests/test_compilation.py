@@ -262,9 +262,12 @@ METHODS = {
     "freq": {"freq": 5},
     "byol": {"method": "byol", **SMALL},
     "simsiam": {"method": "simsiam", "lr_schedule": "cosine", **SMALL},
-    "lars": {"optimizer": "lars", "warmup_epochs": 1.0, "base_lr": 0.3},
+    "lars": {"optimizer": "lars", "base_lr": 0.3, "warmup_epochs": 0.0},
     "accumulation": {"accumulation_steps": 4},
+    "warm_up": {"optimizer": "lars", "base_lr": 0.3, "warmup_epochs": 1.0},
 }
+# Keras' schedules compute the rate in float32, and XLA may round it to the other side.
+RATE = 1e-7
 
 
 def trained(path, **settings):
@@ -289,7 +292,7 @@ def test_run__twenty_steps(name, tmp_path):
     expected = trained(tmp_path / "tf", **settings)
     worst = difference(trained_by_runner(tmp_path, **settings), expected)
     print(f"{name}: {worst[0]:.1e} {worst[1]}")
-    assert worst < (EXACT,)
+    assert worst < (RATE if name == "warm_up" else EXACT,)
 
 
 @pytest.mark.slow

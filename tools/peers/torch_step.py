@@ -1,5 +1,7 @@
 """DirectPred's step in PyTorch: channels-last, float32 or bfloat16 by autocast.
 
+On a GPU where there is one (not run).
+
     echo | python tools/peers/torch_step.py --backbone=resnet18 --batch_size=64
 
 The networks, loss, optimizer, F, W and EMA are those of `tf_dpred` with these flags.
@@ -49,17 +51,19 @@ class DirectPred:
     """One step at a time; rho 0.3, eps 0.1, tau 0.996."""
 
     def __init__(self, given: argparse.Namespace):
-        self.online = Network(given).to(memory_format=torch.channels_last).train()
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.online = Network(given).to(self.device).train()
+        self.online = self.online.to(memory_format=torch.channels_last)
         self.target = copy.deepcopy(self.online)
         d = given.projector_dim
-        self.w, self.f = torch.randn(d, d) / d, None
+        self.w, self.f = torch.randn(d, d, device=self.device) / d, None
         self.bfloat16 = given.precision == "mixed_bfloat16"
         self.optimizer = torch.optim.SGD(
             self.online.parameters(), lr=0.03, momentum=0.9, weight_decay=4e-4
         )
 
     def step(self, view1: torch.Tensor, view2: torch.Tensor) -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
             f1, f2 = self.online(view1), self.online(view2)
             with torch.no_grad():
                 z1, z2 = self.target(view1), self.target(view2)
@@ -94,6 +98,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--projector_dim", type=int, default=128)
     precisions = ("float32", "mixed_bfloat16")
     parser.add_argument("--precision", default="float32", choices=precisions)
+    parser.add_argument("--compile", action="store_true", help="by torch.compile")
     parser.add_argument("--seconds", type=float, default=5.0)
     return parser.parse_args()
 
@@ -105,10 +110,13 @@ def main() -> None:
     shape = given.batch_size, 3, given.image_size, given.image_size
     view1, view2 = (
         torch.randint(0, 256, shape, dtype=torch.uint8).to(
-            memory_format=torch.channels_last
+            model.device, memory_format=torch.channels_last
         )
         for _ in range(2)
     )
+    if given.compile:
+        model.online.compile()
+        model.target.compile()
     for _ in range(2):
         model.step(view1, view2)
     serve(
