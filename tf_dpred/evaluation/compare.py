@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from tf_dpred.config import Config, FilesConfig, refuse
+from tf_dpred.data import datasets
 from tf_dpred.data.bad_images import BadImages, named_errors
+from tf_dpred.data.source import Source
 from tf_dpred.data.views import of_config
 from tf_dpred.encoders import baseline, restore
 from tf_dpred.encoders.restore import Encoder
@@ -118,10 +120,13 @@ def evaluations(
     }
     rates: dict[str, dict[str, Rate]] = {name: {} for name in rows}
     captions: list[str] = []
-    has_labels = labelled.open_splits(config, BadImages(config.data.max_bad_images))
-    if has_labels is not None:
-        rates, captions = _with_labels(config, rows, ours, made)
-    measures = _without_labels(config, rows)
+    # One walk over a folder for all of it.
+    dataset = datasets.of_config(config)
+    bad_images = BadImages(config.data.max_bad_images)
+    splits = labelled.open_splits(config, bad_images, (None, None), dataset)
+    if splits is not None:
+        rates, captions = _with_labels(config, rows, ours, splits, made)
+    measures = _without_labels(config, rows, bad_images, dataset)
     first = next(iter(measures.values()))
     held_out = "held-out" if first["view_held_out"] else "training"
     captions.append(
@@ -136,6 +141,7 @@ def _with_labels(
     config: Config,
     rows: Mapping[str, Encoder],
     ours: str,
+    splits: tuple[Source, Source],
     made: list[Evaluation] | None,
 ) -> tuple[dict[str, dict[str, Rate]], list[str]]:
     """Top-1 by row and column, and what it was measured on."""
@@ -144,14 +150,14 @@ def _with_labels(
     found: dict[str, Any] = {}
     # A batch that is too large for the few labels is refused before all else.
     for name in sorted(rows, key=lambda row: row != ours):
-        evaluation = Evaluation(config, rows[name])
+        evaluation = Evaluation(config, rows[name], splits)
         used = [evaluation]
         n = evaluation.test.num_examples
         if name not in ("raw pixels", "untrained"):
             for fraction in _fractions(config, evaluation):
                 chosen = dataclasses.replace(config.evaluation, label_fraction=fraction)
                 few = Evaluation(
-                    dataclasses.replace(config, evaluation=chosen), rows[name]
+                    dataclasses.replace(config, evaluation=chosen), rows[name], splits
                 )
                 used.append(few)
                 tuned = few.run("finetune", reuse=True)
@@ -181,15 +187,19 @@ def _fractions(config: Config, evaluation: Evaluation) -> list[float]:
 
 
 def _without_labels(
-    config: Config, rows: Mapping[str, Encoder]
+    config: Config,
+    rows: Mapping[str, Encoder],
+    bad_images: BadImages,
+    dataset: datasets.DataSet,
 ) -> dict[str, dict[str, Any]]:
     """The label-free measures by row, on the same views of the same images."""
     trained = next(iter(rows.values())).config
     pair = of_config(trained)
     with named_errors():
-        bad_images = BadImages(config.data.max_bad_images)
         made = views.HeldOutViews.of_source(
-            *views.held_out_source(config, bad_images), pair, trained.data.image_size
+            *views.held_out_source(config, bad_images, dataset),
+            pair,
+            trained.data.image_size,
         )
         facts = {
             "view_images": len(made.first),

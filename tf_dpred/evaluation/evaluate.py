@@ -72,19 +72,25 @@ class Evaluation:
     Args:
       config: of `encoders.settings.of_encoder`.
       encoder: another one than `config` names.
+      splits: the training and the test images, if they were opened already.
 
     Raises:
       Refused: there is no such encoder, data set, split or label.
     """
 
-    def __init__(self, config: Config, encoder: Encoder | None = None):
+    def __init__(
+        self,
+        config: Config,
+        encoder: Encoder | None = None,
+        splits: tuple[Source, Source] | None = None,
+    ):
         self.config = config
         self._unwritten: OSError | None = None
         self.seed = config.training.seed
         self.strategy = devices.prepare(config.training, "float32")
         self.encoder = restore.open_encoder(config) if encoder is None else encoder
         self.pair = views.of_config(self.encoder.config)
-        self.train, self.test = labelled.require_splits(config)
+        self.train, self.test = splits or labelled.require_splits(config)
         train, test = self.train.num_classes, self.test.num_classes
         assert train is not None and test is not None  # `require_splits` saw to it
         self.num_classes = max(train, test)
