@@ -373,16 +373,6 @@ def test_tfds__missing_data_dir(tmp_path):
     assert_refuses(message, open_source, "cifar10", None, missing)
 
 
-def test_folder__in_a_bucket():
-    assert_refuses(
-        "--data_dir: received 'gs://bucket/images', accepted: for --dataset=folder, a",
-        open_source,
-        "folder",
-        None,
-        "gs://bucket/images",
-    )
-
-
 def test_tfds__preparation_that_fails(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 

@@ -1,6 +1,5 @@
 """Folders as people have them: splits, links, other programs' files, special files."""
 
-import logging
 import os
 import socket
 from pathlib import Path
@@ -329,7 +328,7 @@ def test_require_images__says_what_else_was_there(tmp_path):
 
 
 def test_listing__opacity_is_said(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level("INFO", logger="absl")
     clear = tf.io.encode_png(tf.zeros([4, 4, 4], tf.uint8)).numpy()
     write(tmp_path, *(f"{i:03}.png" for i in range(100)))
     for i in range(0, 100, 4):
@@ -374,25 +373,6 @@ def test_pretraining__with_its_workdir_in_the_folder_resumes(tmp_path):
     write(tmp_path / "w", "preview.png")
     again = pretraining(str(tmp_path / "w"), epochs=2, **given)
     assert again.source.num_examples == 24 and again.restored
-
-
-def test_pretraining__walks_the_folder_once(tmp_path, monkeypatch):
-    """With labels and the kNN monitor, which need both splits."""
-    paths = each(
-        "train", "val", files=[f"{c}/{i}.png" for c in "abc" for i in range(8)]
-    )
-    root = write(tmp_path / "D", *paths)
-    walked = []
-    scandir = os.scandir
-    monkeypatch.setattr(
-        os, "scandir", lambda path: walked.append(path) or scandir(path)
-    )
-    run = pretraining(
-        str(tmp_path / "w"), data_dir=root, **SETTINGS, batch_size=8, knn_every=1
-    )
-    run.lock.release()
-    below = [str(path) for path in walked if str(path).startswith(root)]
-    assert len(below) == len(set(below)) == 9
 
 
 # Any layout --------------------------------------------------------------------------

@@ -10,17 +10,19 @@ import pyarrow
 import pytest
 import tensorflow as tf
 from pyarrow import parquet
-from test_recovery import last, pretraining
+from test_recovery import pretraining
 
 from tf_dpred.config import Config, FilesConfig
-from tf_dpred.data import check, datasets, places, shrink
+from tf_dpred.data import check, datasets, pipeline, places, shrink, views
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.file_list import FileList
 from tf_dpred.data.folder import Folder
 from tf_dpred.encoders import embed, search, settings
 from tf_dpred.errors import Refused
 from tf_dpred.evaluation import evaluate, labelled
+from tf_dpred.records.workdir import Workdir
 from tf_dpred.reports import preview
+from tf_dpred.system import json_files
 
 PNG = tf.io.encode_png(tf.zeros([8, 9, 3], tf.uint8)).numpy()
 NAMES = ("a.png", "b c.png", "d/e.png", "f,g.png", 'h"i.png', "ü.png", "k.png")
@@ -144,7 +146,7 @@ def test_list__is_no_file(folder):
     with pytest.raises(Refused, match=r"^--data_dir: .*x.csv', accepted: a file\."):
         Folder(str(folder / "x.csv"))
     for name in ("a.png", "none.csv"):
-        message = "^--data_dir: .*, accepted: an existing directory, or a list of image"
+        message = "^--data_dir: .*, accepted: an existing directory, a list of image f"
         with pytest.raises(Refused, match=message):
             Folder(str(folder / name))
     with pytest.raises(Refused, match=r"^--columns: .* with a list of files"):
@@ -365,28 +367,32 @@ def photos(tmp_path):
 SETTINGS = {"dataset": "folder", "views": "cifar", "train_size": None, "batch_size": 8}
 
 
-def test_pretraining__on_a_list_is_that_on_the_folder(photos, tmp_path):
-    """To the bit; and it goes on where it stopped."""
+def test_training_views__of_a_list_are_those_of_the_folder(photos):
     path, made = photos
     write(path.parent / "all.txt", "\n".join(made))
-    given = {
-        "f": str(path.parent),
-        "l": str(path.parent / "all.txt"),
-        "s": f"{path.parent}/a,{path.parent}/b",
-    }
-    ends = []
-    for name, data_dir in given.items():
-        workdir = str(tmp_path / name)
-        pretraining(workdir, epochs=1, data_dir=data_dir, **SETTINGS).train()
-        pretraining(workdir, epochs=2, data_dir=data_dir, **SETTINGS).train()
-        ends.append(last(workdir))
-    for end in ends[1:]:
-        assert end.keys() == ends[0].keys()
-        for name, value in end.items():
-            np.testing.assert_array_equal(value, ends[0][name], name)
-    write(path.parent / "all.txt", "\n".join(list(made)[1:]))
+    pair = views.of_config(Config.from_dict({"views": "cifar"}))
+    batches = [
+        next(iter(pipeline.training_views(Folder(data_dir).open(None, None, BadImages(),
+                  "split"), pair, 16, 8, seed=3)))
+        for data_dir in (
+            str(path.parent),
+            str(path.parent / "all.txt"),
+            f"{path.parent}/a,{path.parent}/b",
+        )
+    ]  # fmt: skip
+    for batch in batches[1:]:
+        assert all(map(np.array_equal, batch, batches[0]))
+
+
+def test_pretraining__on_a_list_goes_on(photos, tmp_path):
+    path, made = photos
+    listed = write(path.parent / "all.txt", "\n".join(made))
+    given = {"data_dir": str(listed), **SETTINGS}
+    pretraining(str(tmp_path / "w"), epochs=1, **given).train()
+    assert pretraining(str(tmp_path / "w"), epochs=2, **given).train()["step"] == 6
+    write(listed, "\n".join(list(made)[1:]))
     with pytest.raises(Refused, match="a run on 24 other images"):
-        pretraining(str(tmp_path / "l"), epochs=3, data_dir=given["l"], **SETTINGS)
+        pretraining(str(tmp_path / "w"), epochs=3, **given)
 
 
 def test_pretraining__with_the_labels_of_a_list(photos, tmp_path):
@@ -430,6 +436,20 @@ def test_modes__take_a_list(photos, exported, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("1.0000  b/001.png\n")
     evaluate.knn(of_encoder, FilesConfig())
     assert "| online, step 7 |" in capsys.readouterr().out
+
+
+def test_settings__columns_are_those_of_the_recorded_list(tmp_path):
+    given = {"dataset": "folder", "data_dir": "x.csv", "columns": "id"}
+    record = {"flags": Config.from_dict(given).to_dict()}
+    json_files.write(Workdir(tmp_path).flags, record)
+    for change, columns in (
+        ({}, "id"),
+        ({"data_dir": "x.csv"}, "id"),
+        ({"data_dir": "folder"}, None),
+        ({"data_dir": "y.csv", "columns": "file"}, "file"),
+    ):
+        config = settings.of_directory({"workdir": str(tmp_path), **change})
+        assert config.data.columns == columns
 
 
 def test_modes__take_several_folders(exported, tmp_path, capsys):

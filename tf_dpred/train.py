@@ -10,7 +10,7 @@ from absl import logging
 
 from tf_dpred import build, errors, monitors
 from tf_dpred.config import Config, FilesConfig
-from tf_dpred.data import datasets, device_views, pipeline
+from tf_dpred.data import balance, datasets, device_views, pipeline
 from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.own_views import OwnViews, Views
 from tf_dpred.data.source import Source
@@ -115,6 +115,7 @@ class Pretraining:
         self.source = given.source or datasets.training_source(
             config, self.bad_images, found
         )
+        self.source = balance.of_config(config, self.source)
         self.config = config = pipeline.with_measured(config, self.source)
         pipeline.check_last_batch(config, self.strategy.num_replicas_in_sync)
         self.steps_per_epoch = pipeline.steps_per_epoch(

@@ -21,8 +21,9 @@ class DataConfig(Section):
     )
     data_dir: str | None = setting(
         None,
-        "the image folder, a list of image files (.txt, .csv, .tsv, .parquet), or "
-        "several of them with commas; or the directory that holds TFDS data sets",
+        "the image folder, a list of image files (.txt, .csv, .tsv, .parquet), a .zip, "
+        "a bucket, or several of them with commas; or the directory that holds TFDS "
+        "data sets",
         path="a directory or a list of files",
         listed=True,
     )
@@ -85,6 +86,12 @@ class DataConfig(Section):
         100,
         "files of a folder that may be unusable (left out, named) before a run stops",
         at_least=0,
+    )
+    balance: str = setting(
+        "none",
+        "draw equally often from each folder (those of --data_dir, or the directories "
+        "in it) or from each class; an epoch stays as many draws as there are images",
+        choices=("none", "folders", "classes"),
     )
     train_size: int | None = setting(
         None, "train on this many images of the split only", at_least=1

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tf_dpred.config import refuse
 from tf_dpred.data.bad_images import named_errors
-from tf_dpred.data.source import Example, Source, indexed
+from tf_dpred.data.source import Example, Source, indexed, reordered
 
 
 def read(source: Source) -> np.ndarray:
@@ -42,13 +42,13 @@ def read(source: Source) -> np.ndarray:
 def indices_of(source: Source) -> Source:
     """A source in whose examples the index, int64, takes the place of the image.
 
-    The order of an epoch is that of `indexed`: shuffled completely.
+    The order of an epoch is that of the source, or of `indexed`: shuffled completely.
     """
 
     def load(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
         return example["index"], example["label"]
 
-    return indexed(
+    indices = indexed(
         source.name,
         source.split,
         lambda index: {"index": index},
@@ -58,3 +58,4 @@ def indices_of(source: Source) -> Source:
         fingerprint=source.fingerprint,
         load=load,
     )
+    return reordered(indices, source.order) if source.order else indices

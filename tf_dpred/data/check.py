@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import Config, FilesConfig
-from tf_dpred.data import image_files, value_range
+from tf_dpred.data import contents, image_files, remote, value_range
 from tf_dpred.data.pixels import Pixels
 from tf_dpred.data.places import require_images
+from tf_dpred.data.remote import Base
 from tf_dpred.system import pace
 from tf_dpred.system.files import printable
 
@@ -53,7 +53,7 @@ def run(config: Config, files: FilesConfig) -> int:
 
 
 def unusable(
-    root: Path, files: Sequence[str], pixels: Pixels = image_files.USUAL
+    root: Base, files: Sequence[str], pixels: Pixels = image_files.USUAL
 ) -> Iterator[tuple[str, str]]:
     """Decodes files in parallel -> (file, reason) of those that cannot be.
 
@@ -67,7 +67,7 @@ def unusable(
         content = image_files.read_or_empty(image_files.unless_special(path))
         return tf.size(image_files.decode_or_empty(content, pixels)) > 0
 
-    readable = [file for file in files if os.access(root / file, os.R_OK)]
+    readable = [f for f in files if contents.may_be_read(remote.join(root, f))]
     for file in sorted(set(files) - set(readable)):
         there = os.path.lexists(root / file)
         yield file, "may not be read" if there else "there is no such file"

@@ -4,8 +4,9 @@
     photos.csv, .tsv   path[,label[,split]], with a header or without
     photos.parquet     the same columns
 
-Paths are relative to the directory of the list, or absolute. Columns are found by their
-names, `NAMES`, or named by `--columns`; without a header they are in that order.
+Paths are relative to the directory of the list, absolute, or addresses (s3://...).
+Columns are found by their names, `NAMES`, or named by `--columns`; without a header
+they are in that order.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from absl import logging
 
 from tf_dpred.config import refuse
-from tf_dpred.data import layout
+from tf_dpred.data import contents, layout, remote
 from tf_dpred.data.image_files import EXTENSIONS
 from tf_dpred.data.layout import Split
 from tf_dpred.data.listing import OTHER_KINDS, Found
@@ -73,9 +73,9 @@ class FileList(Found):
 
     is_list = True
 
-    def __init__(self, path: Path, columns: str | None = None):
-        super().__init__(path.parent)
-        self.path = path
+    def __init__(self, path: str | os.PathLike[str], columns: str | None = None):
+        self.path = os.fspath(path)
+        super().__init__(remote.Root(os.path.dirname(self.path)))
         self._rows: dict[str, Row] = {}
         known: dict[str, str] = {}
         two_labels: set[str] = set()
@@ -83,7 +83,7 @@ class FileList(Found):
             if not row.path:
                 self._note("rows without a path", f"beside {row.label or row.split}")
                 continue
-            first = known.setdefault(os.path.normpath(row.path), row.path)
+            first = known.setdefault(_key(row.path), row.path)
             before = self._rows.setdefault(first, row)
             if before is row:
                 continue
@@ -109,7 +109,7 @@ class FileList(Found):
 
     @property
     def called(self) -> str:
-        return printable(str(self.path))
+        return printable(self.path)
 
     @property
     def names(self) -> list[str]:
@@ -156,35 +156,43 @@ class FileList(Found):
     def _look(self) -> None:
         """Asks the system about each file."""
 
-        def ask(names: Sequence[str]) -> list[os.stat_result | None]:
-            return [_stat(self.root / name) for name in names]
+        def ask(names: Sequence[str]) -> list[os.stat_result | int | None]:
+            paths = [remote.join(self.root, name) for name in names]
+            return [_stat(path) or contents.size(path) for path in paths]
 
         names = list(self._rows)
         parts = [names[i : i + _AT_ONCE] for i in range(0, len(names), _AT_ONCE)]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            answers = [found for part in pool.map(ask, parts) for found in part]
+        try:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                answers = [found for part in pool.map(ask, parts) for found in part]
+        except OSError as error:
+            self._refuse(f"a list of files that can be read ({error})")
         for name, found in zip(names, answers, strict=True):
             kind = os.path.splitext(name)[1].lower()
             if found is None:
                 self.broken.append(name)
             elif kind in OTHER_KINDS:
                 self._kinds[kind] += 1
+            elif isinstance(found, int):
+                self._add_sized(name, found)
             else:
                 self._add_file(name, found)
 
     def _refuse(self, accepted: str, detail: str = "") -> NoReturn:
-        refuse("data_dir", str(self.path), accepted, detail=detail)
+        refuse("data_dir", self.path, accepted, detail=detail)
 
     # Reading -------------------------------------------------------------------------
 
     def _read(self, columns: str | None) -> Iterator[Row]:
         try:
-            if not stat.S_ISREG(os.stat(self.path).st_mode):
-                self._refuse("a file")
-            content = self.path.read_bytes()
+            if not remote.is_remote(self.path):
+                # To read from a pipe of that name would wait for ever.
+                if not stat.S_ISREG(os.stat(self.path).st_mode):
+                    self._refuse("a file")
+            content = contents.read_file(self.path)
         except OSError as error:
             self._refuse(f"a list that can be read ({error.strerror})")
-        kind = self.path.suffix.lower()
+        kind = os.path.splitext(self.path)[1].lower()
         if kind == ".parquet":
             return self._of_parquet(content, columns)
         return self._of_text(content, kind, columns)
@@ -280,10 +288,15 @@ class FileList(Found):
 
     def _is_path(self, cell: str) -> bool:
         known = cell.lower().endswith((*EXTENSIONS, *OTHER_KINDS))
-        return known or _stat(self.root / cell) is not None
+        return known or _stat(remote.join(self.root, cell)) is not None
 
 
-def _stat(path: Path) -> os.stat_result | None:
+def _key(name: str) -> str:
+    """What is the same for two names of one file."""
+    return name if remote.is_remote(name) else os.path.normpath(name)
+
+
+def _stat(path: str) -> os.stat_result | None:
     try:
         return os.stat(path)
     except (OSError, ValueError):  # a name may hold what no file system takes

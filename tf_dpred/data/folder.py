@@ -14,6 +14,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,11 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import refuse
-from tf_dpred.data import image_files, layout, places, value_range
+from tf_dpred.data import image_files, layout, places, remote, value_range
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.image_files import EXTENSIONS
 from tf_dpred.data.pixels import Pixels
+from tf_dpred.data.remote import Base
 from tf_dpred.data.source import Example, Source, indexed, subset
 from tf_dpred.system.files import printable
 
@@ -104,7 +106,8 @@ class Folder:
         if flag != "split" and labels is not None:
             usable = np.flatnonzero(labels >= 0)
         chosen = usable[subset(len(usable), limit)]
-        return _source(
+        folders = layout.folders(self.splits[name])
+        source = _source(
             name,
             directory,
             [files[i] for i in chosen],
@@ -113,6 +116,10 @@ class Folder:
             bad_images,
             self.pixels,
         )
+        if labels is not None:
+            known = [*self._classes, ""]  # the last one of those with the label -1
+            source = replace(source, classes=[known[i] for i in labels[chosen]])
+        return replace(source, folders=[folders[i] for i in chosen])
 
     def samples(self) -> Iterator[tuple[str, tf.Tensor]]:
         """Encoded training images to be looked at, see `value_range.samples`."""
@@ -215,7 +222,7 @@ class Folder:
 
 def _source(
     split: str,
-    directory: Path,
+    directory: Base,
     names: Sequence[str],
     labels: np.ndarray | None,
     num_classes: int | None,
@@ -223,7 +230,9 @@ def _source(
     pixels: Pixels,
 ) -> Source:
     """The files `names` of `directory`, in this order."""
-    paths = [str(directory / name) for name in names]
+    # Not by pathlib, which takes as long for it as the walk took.
+    below = "" if directory == Path() else str(directory)
+    paths = [remote.join(below, name) for name in names]
     with tf.device("CPU:0"):
         # As bytes, since a name need not be valid text.
         known_paths = tf.constant([os.fsencode(path) for path in paths])

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred.data import attempts, image_headers, packed
+from tf_dpred.data import attempts, contents, image_headers, packed
 from tf_dpred.data.orientation import exif_orientation, turn_upright
 from tf_dpred.data.pixels import Pixels
 from tf_dpred.data.rewritten import rewritten
@@ -79,7 +79,7 @@ def decode_or_empty(encoded: tf.Tensor, pixels: Pixels = USUAL) -> tf.Tensor:
 
 def read(path: tf.Tensor) -> tf.Tensor:
     """The content of a file, a string scalar; of some kinds, `rewritten`."""
-    content = tf.io.read_file(path)
+    content = contents.read(path)
 
     def rewrite(content: bytes | np.ndarray) -> bytes:
         # Outside of a graph it is an array without dimensions.
@@ -222,8 +222,9 @@ def problem(path: str | Path, pixels: Pixels = USUAL) -> str | None:
     """Decodes a file: the reason, in words, why it cannot be used, or None."""
     try:
         found = os.stat(path)
-    except OSError:
-        pass  # reading it fails as well
+    except OSError:  # reading it fails as well, if it is not in an archive
+        if (reason := contents.damage(str(path))) is not None:
+            return reason
     else:
         if kind := special_kind(found.st_mode):
             return f"{kind}, not a regular file"

@@ -11,6 +11,7 @@ nothing ("train_set", "seg_train").
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Sequence
 
@@ -52,12 +53,14 @@ class Split:
       labels: the class of each image, None where it has none; None: the directories
         are the classes.
       parts: the splits of several places of which this one is made, in their order.
+      place: what the place is called, of such a part.
     """
 
     below: str
     files: Sequence[str]
     labels: Sequence[str | None] | None = None
     parts: Sequence[Split] = ()
+    place: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -155,6 +158,21 @@ def classes(name: str, split: Split) -> list[str | None] | None:
             printable(outside[0]),
         )
     return None if outside or not files else [f.partition("/")[0] for f in files]
+
+
+def folders(split: Split) -> list[str]:
+    """The folder of each image: its place, or the first directory of its name.
+
+    Absolute names, which a list may have, count from the directory that all of the
+    images have in common; so do those that begin with the same directory.
+    """
+    if split.parts:
+        return [part.place for part in split.parts for _ in part.files]
+    files = split.files
+    if any(os.path.isabs(file) for file in files) or split.labels is not None:
+        common = os.path.commonpath([os.path.dirname(f) for f in files] or [""])
+        files = [os.path.relpath(file, common) for file in files]
+    return [file.rpartition("/")[0].partition("/")[0] for file in files]
 
 
 def _split_names(listing: Found, below: str) -> list[str]:

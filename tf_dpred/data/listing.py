@@ -18,7 +18,9 @@ from pathlib import Path
 from absl import logging
 
 from tf_dpred.config import refuse
+from tf_dpred.data import contents, remote
 from tf_dpred.data.image_files import EXTENSIONS, MAX_BYTES, special_kind
+from tf_dpred.data.remote import Base
 from tf_dpred.system.files import printable
 
 # Kinds of images that TensorFlow has no decoder for.
@@ -62,7 +64,7 @@ class Found:
     is_list = False
     """Whether somebody wrote down the names; what is missing is a fault then."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Base):
         self.root = root
         self.files: list[str] = []
         self.broken: list[str] = []
@@ -113,7 +115,7 @@ class Found:
         """Says whether PNG files have opacity; `LOOKED_AT` at most are looked at."""
         pngs = [file for file in self.files if file.lower().endswith(".png")]
         looked_at = pngs[:: max(1, -(-len(pngs) // LOOKED_AT))]
-        found = [file for file in looked_at if _has_opacity(self.root / file)]
+        found = [f for f in looked_at if _has_opacity(remote.join(self.root, f))]
         if found:
             logging.info(
                 "in %s %d of %d PNG files that were looked at have opacity (%s): "
@@ -131,11 +133,35 @@ class Found:
                 self._note(reason, file)
         self.files = [file for file in self.files if file not in unwanted]
 
+    def _is_wanted(self, path: str, name: str) -> bool:
+        """Whether to look into a directory."""
+        if name.startswith("."):
+            self._note("hidden", path)
+        elif name.lower() in OTHER_PROGRAMS:
+            self._note("directories of other programs", path)
+        else:
+            return True
+        return False
+
+    def _is_image(self, path: str, name: str) -> bool:
+        """Whether a file is called as images are; what cannot be read is counted."""
+        kind = os.path.splitext(name)[1].lower()
+        hidden = name.startswith(".")
+        if kind in OTHER_KINDS and not hidden:
+            self._kinds[kind] += 1
+        if kind in EXTENSIONS and hidden:
+            self._note("hidden", path)
+        return kind in EXTENSIONS and not hidden
+
     def _add_file(self, path: str, found: os.stat_result) -> None:
         """Adds an image, or counts why it is none."""
         if special := special_kind(found.st_mode):
             self._note("no regular files", path, special)
-        elif found.st_size > MAX_BYTES:
+        else:
+            self._add_sized(path, found.st_size)
+
+    def _add_sized(self, path: str, size: int | None) -> None:
+        if size is not None and size > MAX_BYTES:
             self._note(f"larger than {MAX_BYTES:,} bytes", path)
         else:
             self.files.append(path)
@@ -144,6 +170,57 @@ class Found:
         count, example = self._left_out.get(reason, (0, ""))
         example = example or printable(path) + (f": {detail}" if detail else "")
         self._left_out[reason] = count + 1, example
+
+
+class Names(Found):
+    """The images among names that somebody else lists: an archive, a bucket.
+
+    What a folder would leave out is left out.
+    """
+
+    def __init__(self, root: Base):
+        super().__init__(root)
+        self._around: set[str] = set()
+        self._unwanted: dict[str, bool] = {}
+        self._sized: dict[str, int | None] = {}
+
+    def add(self, path: str, size: int | None) -> None:
+        """Adds a file, of so many bytes if they are known; others are counted."""
+        around, _, name = path.rpartition("/")
+        self._around.add(around)
+        if name == WORKDIR_MARK and around:
+            self._unwanted[around] = True
+        if name.lower().endswith((*EXTENSIONS, *OTHER_KINDS)):
+            self._sized[path] = size
+
+    def may_be_image(self, name: str) -> bool:
+        """Whether a file is called as images are."""
+        return name.lower().endswith(EXTENSIONS)
+
+    def finish(self) -> None:
+        """Chooses the images, when all files were added."""
+        for directory in sorted(self._unwanted):
+            self._note("work directories", directory)
+        for directory in sorted(self._around):
+            self._is_within_wanted(directory)
+        for path, size in sorted(self._sized.items()):
+            around, _, name = path.rpartition("/")
+            if not self._is_within_wanted(around) or not self._is_image(path, name):
+                continue
+            self._add_sized(path, size)
+        self.directories = sorted(d for d, bad in self._unwanted.items() if not bad)
+
+    def _is_within_wanted(self, directory: str) -> bool:
+        """Whether to look into a directory, and into those around it."""
+        if not directory:
+            return True
+        if directory not in self._unwanted:
+            around, _, name = directory.rpartition("/")
+            within = self._is_within_wanted(around)
+            self._unwanted[directory] = not (
+                within and self._is_wanted(directory, name)
+            )
+        return not self._unwanted[directory]
 
 
 class Listing(Found):
@@ -156,6 +233,8 @@ class Listing(Found):
     Raises:
       Refused: `root` cannot be listed, or is the work directory.
     """
+
+    root: Path
 
     def __init__(self, root: Path, workdir: str | None = None):
         super().__init__(root)
@@ -227,16 +306,6 @@ class Listing(Found):
         marked = any(entry.name == WORKDIR_MARK for entry in entries)
         return marked or real == self._workdir
 
-    def _is_wanted(self, path: str, name: str) -> bool:
-        """Whether to look into a directory."""
-        if name.startswith("."):
-            self._note("hidden", path)
-        elif name.lower() in OTHER_PROGRAMS:
-            self._note("directories of other programs", path)
-        else:
-            return True
-        return False
-
     def _is_directory_link(self, path: str, name: str) -> bool:
         """Whether a link leads to a directory to look into; else it is added."""
         try:
@@ -254,13 +323,7 @@ class Listing(Found):
         self, path: str, name: str, found: os.DirEntry[str] | os.stat_result
     ) -> None:
         """Adds what is no directory to the images, or counts it."""
-        kind = os.path.splitext(name)[1].lower()
-        if kind in OTHER_KINDS and not name.startswith("."):
-            self._kinds[kind] += 1
-        if kind not in EXTENSIONS:
-            return
-        if name.startswith("."):
-            self._note("hidden", path)
+        if not self._is_image(path, name):
             return
         try:
             if isinstance(found, os.DirEntry):
@@ -272,10 +335,9 @@ class Listing(Found):
         self._add_file(path, found)
 
 
-def _has_opacity(path: Path) -> bool:
+def _has_opacity(path: str) -> bool:
     try:
-        with path.open("rb") as file:
-            start = file.read(26)
+        start = contents.start_of(path, 26)
     except OSError:
         return False  # whoever decodes it says so
     return start.startswith(b"\x89PNG") and start[25:] in (b"\x04", b"\x06")

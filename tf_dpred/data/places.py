@@ -1,7 +1,8 @@
-"""What `--data_dir` names: a folder, a list of files, or several with commas."""
+"""What `--data_dir` names: folders, lists, zip archives, buckets, with commas."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +10,43 @@ from pathlib import Path
 from absl import logging
 
 from tf_dpred.config import Config, paths, refuse
-from tf_dpred.data import layout
+from tf_dpred.data import layout, remote, zipped
+from tf_dpred.data.archive import Archive
 from tf_dpred.data.file_list import LISTS, FileList
 from tf_dpred.data.image_files import EXTENSIONS
 from tf_dpred.data.layout import Split
-from tf_dpred.data.listing import Found, Listing
+from tf_dpred.data.listing import Found, Listing, Names
+from tf_dpred.data.remote import Base
 
-ACCEPTED = f"an existing directory, or a list of image files ({', '.join(LISTS)})"
+ACCEPTED = (
+    f"an existing directory, a list of image files ({', '.join(LISTS)}) or a .zip"
+)
+
+
+class Bucket(Names):
+    """The images of a directory of a bucket.
+
+    Args:
+      address: of the directory.
+
+    Raises:
+      Refused: it is not there, or cannot be read.
+    """
+
+    def __init__(self, address: str):
+        super().__init__(remote.Root(address))
+        if address.lower().endswith(".zip"):
+            refuse("data_dir", address, "of a bucket, a directory or a list of files")
+        accepted = "a directory of a bucket that can be read"
+        try:
+            found = list(remote.entries(address))
+        except OSError as error:
+            refuse("data_dir", address, f"{accepted} ({error.strerror})")
+        if not found:  # a bucket has no empty directories
+            refuse("data_dir", address, f"{accepted} (there is none)")
+        for name, size in found:
+            self.add(name, size)
+        self.finish()
 
 
 class Several(Found):
@@ -34,8 +65,7 @@ class Several(Found):
         self.is_list = any(part.is_list for part in parts)
         seen: set[str] = set()
         for part in parts:
-            real = os.path.realpath(part.root)
-            where = {f: os.path.normpath(os.path.join(real, f)) for f in part.files}
+            where = _real_paths(part)
             if again := {file for file, path in where.items() if path in seen}:
                 part.leave_out(again, "in another place as well")
             seen.update(where.values())
@@ -90,14 +120,22 @@ class Several(Found):
                     for part, split in joined[name]
                     for file in self._named(part, split.names)
                 ],
-                parts=[split for _, split in joined[name]],
+                parts=[
+                    dataclasses.replace(split, place=part.called)
+                    for part, split in joined[name]
+                ],
             )
             for name in names
         }
 
     def _named(self, part: Found, names: Sequence[str]) -> list[str]:
-        below = os.path.relpath(os.path.abspath(part.root), self.root)
-        return [os.path.normpath(os.path.join(below, name)) for name in names]
+        if remote.is_remote(part.root):
+            return [remote.join(part.root, name) for name in names]
+        below = os.path.abspath(part.root)
+        if self.root:
+            below = os.path.relpath(below, self.root)
+        joined = [remote.join(below, name) for name in names]
+        return [n if remote.is_remote(n) else os.path.normpath(n) for n in joined]
 
 
 def open_places(
@@ -106,7 +144,8 @@ def open_places(
     """Finds the images of `--data_dir`.
 
     Args:
-      data_dir: a directory, a list of files, or several of them, with commas between.
+      data_dir: a directory, a list of files, a zip archive (or a directory in it:
+        x.zip/train), or several of them, with commas between.
       workdir: of this run, in which it will write pictures; or None.
       columns: value of `--columns`, for the lists.
 
@@ -128,7 +167,7 @@ def require_images(config: Config) -> Found:
     """
     data = config.data
     found = None
-    if data.data_dir and all(map(os.path.exists, paths.several(data.data_dir))):
+    if data.data_dir and all(map(_exists, paths.several(data.data_dir))):
         found = open_places(data.data_dir, config.training.workdir, data.columns)
     if found is None or not found.names:
         kinds = ", ".join(EXTENSIONS)
@@ -136,18 +175,19 @@ def require_images(config: Config) -> Found:
         refuse(
             "data_dir",
             data.data_dir,
-            f"a folder with images ({kinds}), or a list of them ({', '.join(LISTS)})",
+            f"a folder with images ({kinds}), a list of them ({', '.join(LISTS)}) or a "
+            ".zip",
             detail=f", which holds no image ({left_out})" if left_out else "",
         )
     return found
 
 
-def root_of(data_dir: str | None) -> Path | None:
+def root_of(data_dir: str | None) -> Base | None:
     """What names of images of `--data_dir` are relative to; None if it is missing."""
     several = paths.several(data_dir) if data_dir else []
-    if not several or not all(map(os.path.exists, several)):
+    if not several or not all(map(_exists, several)):
         return None
-    roots = [Path(p).parent if _is_list(p) else Path(p) for p in several]
+    roots = [_root_of(place) for place in several]
     return roots[0] if len(roots) == 1 else common_root(roots)
 
 
@@ -156,8 +196,19 @@ def parts_of(found: Found) -> Sequence[Found]:
     return found.parts if isinstance(found, Several) else [found]
 
 
-def common_root(roots: Sequence[Path]) -> Path:
-    """The directory that holds all of some directories, or is one of them."""
+def _root_of(place: str) -> Base:
+    if _is_list(place):
+        return remote.Root(os.path.dirname(place))
+    return remote.Root(place) if remote.is_remote(place) else Path(place)
+
+
+def common_root(roots: Sequence[Base]) -> Base:
+    """The directory that holds all of some directories, or is one of them.
+
+    None holds addresses: names are whole then.
+    """
+    if any(map(remote.is_remote, roots)):
+        return remote.Root("")
     return Path(os.path.commonpath([os.path.abspath(root) for root in roots]))
 
 
@@ -169,27 +220,41 @@ def splits(found: Found) -> dict[str, Split]:
 
 
 def _open(place: str, workdir: str | None, columns: str | None) -> Found:
-    if "://" in place:
-        refuse(
-            "data_dir",
-            place,
-            "for --dataset=folder, a directory of this machine's file system (a "
-            "bucket can be mounted)",
-        )
+    if remote.is_remote(place):
+        return FileList(place, columns) if _is_list(place) else Bucket(place)
     if os.path.isdir(place):
         return Listing(Path(place), workdir)
+    if inside := zipped.located(os.path.join(place, "")):
+        archive, below = inside
+        return Archive(Path(archive), "" if below == "." else below)
     if not os.path.exists(place) or not _is_list(place):
         refuse("data_dir", place, ACCEPTED)
-    return FileList(Path(place), columns)
+    return FileList(place, columns)
+
+
+def _exists(place: str) -> bool:
+    if remote.is_remote(place):
+        return True  # whoever opens it says more
+    return os.path.exists(place) or bool(zipped.located(os.path.join(place, "")))
 
 
 def _is_list(place: str) -> bool:
     return place.lower().endswith(LISTS) and not os.path.isdir(place)
 
 
+def _real_paths(found: Found) -> dict[str, str]:
+    """Name of each image -> its path, without links to the place."""
+    root = found.root if remote.is_remote(found.root) else os.path.realpath(found.root)
+    joined = {name: remote.join(root, name) for name in found.files}
+    return {
+        name: path if remote.is_remote(path) else os.path.normpath(path)
+        for name, path in joined.items()
+    }
+
+
 def _name_of(found: Found) -> str:
     """What a user called a place: train of data/train.csv."""
-    path = (
-        found.path if isinstance(found, FileList) else Path(os.path.abspath(found.root))
-    )
-    return path.stem if isinstance(found, FileList) else path.name
+    if isinstance(found, FileList):
+        return Path(found.path).stem
+    path = Path(os.path.abspath(found.root))
+    return path.stem if isinstance(found, Archive) else path.name

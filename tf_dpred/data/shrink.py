@@ -24,10 +24,18 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.data import image_files, layout, places, value_range
-from tf_dpred.data.listing import Found
+from tf_dpred.data import (
+    contents,
+    image_files,
+    layout,
+    places,
+    remote,
+    value_range,
+)
+from tf_dpred.data.listing import Found, Listing
 from tf_dpred.data.pixels import Pixels
 from tf_dpred.data.places import require_images
+from tf_dpred.data.remote import Base
 from tf_dpred.system import json_files, pace
 from tf_dpred.system.files import printable, whole
 
@@ -63,7 +71,8 @@ def run(config: Config, files: FilesConfig) -> int:
 
 def _target(output: str | None, source: Found) -> Path:
     target = Path(output or "")
-    folders = [part.root for part in places.parts_of(source) if not part.is_list]
+    listings = [p for p in places.parts_of(source) if isinstance(p, Listing)]
+    folders = [part.root for part in listings]
     if (
         not output
         or (target.exists() and not target.is_dir())
@@ -89,7 +98,7 @@ def _write_list(target: Path, source: Found) -> None:
 
 def _copy_of(target: Path, name: str) -> Path:
     """Where the copy of an image goes: below `target`, whatever its name."""
-    if os.path.isabs(name) or ".." in Path(name).parts:
+    if os.path.isabs(name) or remote.is_remote(name) or ".." in Path(name).parts:
         parts = [part for part in Path(name).parts if part not in ("..", os.sep)]
         return target.joinpath("elsewhere", *parts[:-1], f"{parts[-1]}.jpg")
     return target / f"{name}.jpg"
@@ -118,7 +127,7 @@ def remember(target: Path, files: FilesConfig) -> None:
 
 
 def copy(
-    source: Path,
+    source: Base,
     target: Path,
     names: list[str],
     files: FilesConfig,
@@ -137,7 +146,7 @@ def copy(
       How many images there are, were written, were there before, and were left out.
     """
     wanted = [n for n in names if not _copy_of(target, n).exists()]
-    readable = [n for n in wanted if os.access(source / n, os.R_OK)]
+    readable = [n for n in wanted if contents.may_be_read(remote.join(source, n))]
     for name in sorted(set(wanted) - set(readable)):
         logging.warning("left out %s: may not be read", printable(name))
     written = 0

@@ -1,8 +1,8 @@
 """The interface of every kind of data set, and the kinds addressed by an index."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -14,6 +14,8 @@ from tf_dpred.data.image_files import USUAL, Pixels
 Seed: TypeAlias = tf.Tensor | int | None
 Example = dict[str, tf.Tensor]
 Load: TypeAlias = Callable[[Example], tuple[tf.Tensor, tf.Tensor]]
+# The seed of an epoch -> indices of its examples, int64.
+Order: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 SUBSET_SEED = 0
 
 
@@ -59,6 +61,10 @@ class Source:
       guard: a batch of examples -> the same for `attempt`, without those whose reading
         might never end; or None.
       image_size: (H, W) of every image, where they are known to have one size.
+      classes, folders: [N] names of each example's class and folder, "" without one,
+        in stored order; None where there are none.
+      at: indices, int64 [n] -> these examples; None where they can only be streamed.
+      order: of an epoch by its seed; None: all examples, shuffled.
     """
 
     name: str
@@ -71,6 +77,10 @@ class Source:
     attempt: Load | None = None
     guard: Callable[[Example], Example] | None = None
     image_size: tuple[int, int] | None = None
+    classes: Sequence[str] | None = None
+    folders: Sequence[str] | None = None
+    at: Callable[[tf.Tensor], tf.data.Dataset] | None = None
+    order: Order | None = None
 
 
 def from_arrays(
@@ -131,12 +141,15 @@ def indexed(
     attempt: Load | None = None,
     guard: Callable[[Example], Example] | None = None,
     image_size: tuple[int, int] | None = None,
+    classes: Sequence[str] | None = None,
+    folders: Sequence[str] | None = None,
 ) -> Source:
     """A source whose examples have an index: it is shuffled fully and skips for free.
 
     Args:
       name, split, num_examples, labels, num_classes, fingerprint, load, attempt,
-        guard, image_size: as in `Source` and `from_arrays`.
+        guard, image_size, folders: as in `Source` and `from_arrays`.
+      classes: as in `Source`; None: the numbers of the labels.
       fields: int64 scalar -> the example of that index, without its label.
     """
     with tf.device("CPU:0"):
@@ -149,11 +162,17 @@ def indexed(
         if shuffle_seed is not None:
             seed = tf.stack([tf.cast(shuffle_seed, tf.int64), 0])
             order = tf.random.experimental.stateless_shuffle(order, seed)
-        return tf.data.Dataset.from_tensor_slices(order[skip:]).map(
+        return at(order[skip:])
+
+    def at(indices: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(indices).map(
             lambda index: {**fields(index), "label": known[index]},
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
+
+    if classes is None and labels is not None:
+        classes = [str(label) if label >= 0 else "" for label in labels]
 
     return Source(
         name,
@@ -166,6 +185,33 @@ def indexed(
         attempt,
         guard,
         image_size,
+        classes,
+        folders,
+        at,
+    )
+
+
+def reordered(source: Source, order: Order, fingerprint: str | None = None) -> Source:
+    """A source whose shuffled epochs have another order.
+
+    Args:
+      source: of `indexed`.
+      order: of its indices.
+      fingerprint: that tells it from the source; None: the same.
+    """
+    at = source.at
+    assert at is not None  # it is no stream
+
+    def examples(shuffle_seed: Seed, skip: tf.Tensor | int = 0) -> tf.data.Dataset:
+        if shuffle_seed is None:
+            return source.examples(None, skip)
+        return at(order(tf.convert_to_tensor(shuffle_seed))[skip:])
+
+    return replace(
+        source,
+        examples=examples,
+        order=order,
+        fingerprint=fingerprint or source.fingerprint,
     )
 
 

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import numpy as np
@@ -20,8 +19,9 @@ from absl import logging
 
 from tf_dpred.config import Config, refuse
 from tf_dpred.config.pixels import DEPTHS, PixelConfig
-from tf_dpred.data import image_files
+from tf_dpred.data import contents, image_files
 from tf_dpred.data.pixels import Pixels
+from tf_dpred.data.remote import Base
 from tf_dpred.system.files import printable
 
 LOOKED_AT = 64
@@ -72,7 +72,7 @@ class _Keeper(Pixels):
 
 
 def samples(
-    root: Path, files: Sequence[str], pixels: PixelConfig
+    root: Base, files: Sequence[str], pixels: PixelConfig
 ) -> Iterator[tuple[str, tf.Tensor]]:
     """Files to be looked at, spread over all: name, and what `image_files.read` gives.
 
@@ -84,16 +84,15 @@ def samples(
     every_kind = pixels.value_range == "percentile"
     wanted = [f for f in files if every_kind or f.lower().endswith(DEEP_KINDS)]
     for file in wanted[:: max(1, -(-len(wanted) // LOOKED_AT))]:
-        if every_kind or not _is_of_eight_bits(root / file):
+        if every_kind or not _is_of_eight_bits(str(root / file)):
             with contextlib.suppress(tf.errors.OpError):  # whoever uses it says why
                 yield file, image_files.read(os.fsencode(root / file))
 
 
-def _is_of_eight_bits(path: Path) -> bool:
+def _is_of_eight_bits(path: str) -> bool:
     """Whether it is a PNG of up to 8 bits."""
     try:
-        with path.open("rb") as file:
-            start = file.read(25)
+        start = contents.start_of(path, 25)
     except OSError:
         return False
     return start.startswith(b"\x89PNG") and start[24:] != b"\x10"

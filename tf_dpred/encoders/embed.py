@@ -24,6 +24,7 @@ from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data import image_files, value_range
 from tf_dpred.data.pixels import Pixels
 from tf_dpred.data.places import require_images
+from tf_dpred.data.remote import Base
 from tf_dpred.encoders import export, restore, settings
 from tf_dpred.encoders.feature_store import Store, Target
 from tf_dpred.records import checkpoints, flags_json
@@ -53,7 +54,9 @@ class FileEncoder:
     weights: str
     pixels: Pixels = image_files.USUAL
 
-    def __call__(self, paths: Sequence[Path]) -> dict[str, np.ndarray]:
+    def __call__(
+        self, paths: Sequence[str | os.PathLike[str]]
+    ) -> dict[str, np.ndarray]:
         """Reads and encodes files.
 
         Args:
@@ -151,7 +154,7 @@ def _export_to_use(config: Config) -> Path | None:
     return path if is_latest else None
 
 
-def write(store: Store, encode: FileEncoder, root: Path, names: list[str]) -> None:
+def write(store: Store, encode: FileEncoder, root: Base, names: list[str]) -> None:
     """Adds to a store what it lacks of the features of files.
 
     Args:
@@ -173,7 +176,7 @@ def write(store: Store, encode: FileEncoder, root: Path, names: list[str]) -> No
 
 
 def embed(
-    encode: FileEncoder, root: Path, names: list[str]
+    encode: FileEncoder, root: Base, names: list[str]
 ) -> Iterator[tuple[list[str], dict[str, np.ndarray]]]:
     """Encodes image files, in batches; file by file where one cannot be used.
 
@@ -191,7 +194,7 @@ def embed(
 
 
 def _encoded(
-    encode: FileEncoder, root: Path, names: list[str]
+    encode: FileEncoder, root: Base, names: list[str]
 ) -> list[tuple[list[str], dict[str, np.ndarray]]]:
     """Encodes a batch; file by file if one of them cannot be used."""
     try:

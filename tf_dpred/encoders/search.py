@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +19,7 @@ import tensorflow as tf
 from tf_dpred.config import Config, FilesConfig, refuse
 from tf_dpred.data import image_files, places
 from tf_dpred.data.pixels import Pixels
+from tf_dpred.data.remote import Base
 from tf_dpred.encoders import embed
 from tf_dpred.encoders.embeddings import Embeddings
 from tf_dpred.evaluation import knn
@@ -59,15 +59,15 @@ def run(config: Config, files: FilesConfig) -> None:
         print(f"{similarity:.4f}  {printable(name)}")
 
 
-def _query(name: str | None, pixels: Pixels) -> Path:
+def _query(name: str | None, pixels: Pixels) -> str:
     if name is None:
         refuse("query", name, "an image file")
     if (reason := image_files.problem(name, pixels)) is not None:
         refuse("query", name, "an image file", detail=f" ({reason})")
-    return Path(name)
+    return name
 
 
-def _folder(data_dir: str | None) -> Path:
+def _folder(data_dir: str | None) -> Base:
     if (root := places.root_of(data_dir)) is None:
         refuse("data_dir", data_dir, "the folder whose images --features describes")
     return root
@@ -93,7 +93,9 @@ def neighbours(
     ]
 
 
-def strip(files: Sequence[Path], pixels: Pixels = image_files.USUAL) -> np.ndarray:
+def strip(
+    files: Sequence[str | os.PathLike[str]], pixels: Pixels = image_files.USUAL
+) -> np.ndarray:
     """Images side by side, uint8 [h, w, 3], white between; the first set apart."""
     picture = np.full((SIDE + 2 * GAP, GAP, 3), 255, np.uint8)
     for index, file in enumerate(files):

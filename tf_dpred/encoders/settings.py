@@ -111,7 +111,9 @@ def _changed(
     """
     same = given.get("dataset", trained["dataset"]) == trained["dataset"]
     if same and by_a_program is None:
-        return trained
+        moved = given.get("data_dir", trained["data_dir"]) != trained["data_dir"]
+        # Other images may be in no list, or in one of other columns.
+        return {**trained, "columns": None} if moved else trained
     kept = {k: v for k, v in trained.items() if k not in _OF_THE_DATASET}
     if by_a_program is not None:
         kept["dataset"] = by_a_program + BY_A_PROGRAM

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpred.config import Config, refuse
-from tf_dpred.data import datasets, pipeline
+from tf_dpred.data import contents, datasets, pipeline
 from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.source import SUBSET_SEED, Example, Source, indexed, subset
 from tf_dpred.data.views import ViewPair
@@ -200,7 +200,7 @@ def hold_out(source: Source, count: int, seed: int) -> tuple[Source, Source]:
 
     def fingerprint(example: Example) -> tf.Tensor:
         if "file" in example:
-            content = tf.io.read_file(example["file"])
+            content = contents.read(example["file"])
         elif example["image"].dtype == tf.string:
             content = example["image"]
         else:

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.data import datasets, pipeline, views
+from tf_dpred.data import balance, datasets, pipeline, views
 from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.own_views import OwnViews
 from tf_dpred.data.preprocessing import Preprocessing
@@ -36,7 +36,9 @@ def run(config: Config, files: FilesConfig) -> None:
     bad_images = BadImages(config.data.max_bad_images)
     found = datasets.of_config(config)
     config = datasets.settled(config, found)
-    source = datasets.training_source(config, bad_images, found)
+    source = balance.of_config(
+        config, datasets.training_source(config, bad_images, found)
+    )
     print(f"wrote {write(config, source)}")
 
 
