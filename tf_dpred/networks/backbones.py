@@ -46,6 +46,7 @@ def backbone(config: NetworkConfig, image_size: int) -> keras.Model:
             patch_size=config.patch_size,
             pooling=config.pooling,
         )
+    check_name(config.backbone)
     shape = (image_size, image_size, 3)
     try:
         model = of_application(config.backbone, input_shape=shape)
