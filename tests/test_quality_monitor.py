@@ -2,13 +2,15 @@
 
 import json
 import logging
+import types
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import toys
 
-from tf_dpred import quality
+from tf_dpred import monitors, quality
 from tf_dpred.callbacks.checkpointing import Checkpointing
 from tf_dpred.callbacks.json_lines import EpochLog
 from tf_dpred.callbacks.quality_monitor import QualityMonitor
@@ -103,6 +105,32 @@ def test_monitor__a_continued_run_is_not_measured_at_its_start():
     logs = {}
     callback.on_train_begin(logs)
     assert logs == {}
+
+
+def test_monitors__trace_a_network_once():
+    """kNN and views are measured by the same function of the online network."""
+    traced = []
+    images = keras.Input((8, 8, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(images / 255.0)
+    noted = keras.layers.Lambda(lambda x: traced.append(x) or x)(pooled)
+    network = keras.Model(images, [noted, keras.layers.Dense(2)(noted)])
+    pixels = np.random.default_rng(0).integers(0, 256, (21, 8, 8, 3), dtype=np.uint8)
+    source = from_arrays(pixels, np.arange(21) % 3)
+    given = types.SimpleNamespace(
+        source=source, labelled=None, pair=view_pair("digits")
+    )
+    config = Config.from_dict({"image_size": 8, "knn_k": 3})
+    traced.clear()
+    model = types.SimpleNamespace(
+        online=network, has_separate_target=False, steps_done=0
+    )
+    logs = {}
+    for callback in monitors.of_config(config, BadImages(), None, given):
+        callback.set_model(model)
+        for _ in range(2):
+            callback.on_train_begin(logs)
+    assert len(traced) == 1
+    assert {"knn", "view_top1", "projection_view_top1"} <= logs.keys()
 
 
 def test_tensorboard__knows_every_measure():

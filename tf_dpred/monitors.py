@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
+import keras
 from absl import logging
 
 from tf_dpred.callbacks.knn_monitor import KNNMonitor
@@ -13,6 +17,7 @@ from tf_dpred.data.datasets import DataSet
 from tf_dpred.data.preprocessing import Preprocessing
 from tf_dpred.data.source import Source
 from tf_dpred.evaluation import labelled
+from tf_dpred.evaluation.features import Outputs
 from tf_dpred.evaluation.views import HeldOutViews, held_out_source
 from tf_dpred.supplied import Supplied
 
@@ -32,11 +37,12 @@ def of_config(
       Refused: images that are asked for are not there, or `--keep_best` asks for what
         is not measured.
     """
+    outputs = functools.cache(Outputs)
     knn = None
     if config.evaluation.knn_every:
         own_images = given.source if given.labelled is None else given.labelled
         knn = knn_monitor(
-            config, labelled_sources(config, bad_images, found, own_images)
+            config, labelled_sources(config, bad_images, found, own_images), outputs
         )
     best = config.training.keep_best
     if best == "knn" and knn is None:
@@ -50,6 +56,7 @@ def of_config(
             ),
             config.evaluation.quality_every,
             config.training.epochs,
+            outputs,
         )
     return knn, quality
 
@@ -78,7 +85,9 @@ def labelled_sources(
 
 
 def knn_monitor(
-    config: Config, sources: tuple[Source, Source] | None
+    config: Config,
+    sources: tuple[Source, Source] | None,
+    outputs: Callable[[keras.Model], Outputs] = Outputs,
 ) -> KNNMonitor | None:
     """The kNN monitor of (searched, classified) images; None where there are none."""
     if sources is None:
@@ -96,5 +105,5 @@ def knn_monitor(
     num_classes = sources[0].num_classes
     assert num_classes is not None  # they are labelled
     return KNNMonitor(
-        bank, test, num_classes, config.evaluation, config.training.epochs
+        bank, test, num_classes, config.evaluation, config.training.epochs, outputs
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -9,7 +11,7 @@ from absl import logging
 
 from tf_dpred.config import EvaluationConfig
 from tf_dpred.evaluation import knn
-from tf_dpred.evaluation.features import FeatureExtractor
+from tf_dpred.evaluation.features import FeatureExtractor, Outputs
 
 
 class KNNMonitor(keras.callbacks.Callback):
@@ -21,6 +23,7 @@ class KNNMonitor(keras.callbacks.Callback):
       num_classes: of the labels.
       config: k, temperature and how often.
       epochs: of the whole run.
+      outputs: makes `Outputs` of a network; monitors that share it trace once.
 
     Attributes:
       features: of the last evaluation: `bank` and `test` -> (features, labels).
@@ -33,18 +36,19 @@ class KNNMonitor(keras.callbacks.Callback):
         num_classes: int,
         config: EvaluationConfig,
         epochs: int,
+        outputs: Callable[[keras.Model], Outputs] = Outputs,
     ):
         super().__init__()
         self.bank, self.test = bank, test
         self.num_classes = num_classes
         self.config = config
         self.epochs = epochs
-
+        self._outputs = outputs
         self.features: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
-        self._extract = FeatureExtractor(model.online)
+        self._extract = FeatureExtractor(self._outputs(model.online))
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         if self.model.steps_done == 0:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import keras
 from absl import logging
 
+from tf_dpred.evaluation.features import Outputs
 from tf_dpred.evaluation.verdict import Rate
 from tf_dpred.evaluation.views import HeldOutViews, ViewMeasures
 
@@ -23,10 +24,18 @@ class QualityMonitor(keras.callbacks.Callback):
       views: makes the views, when they are needed for the first time.
       every: epochs between measurements.
       epochs: of the whole run.
+      outputs: makes `Outputs` of a network; monitors that share it trace once.
     """
 
-    def __init__(self, views: Callable[[], HeldOutViews], every: int, epochs: int):
+    def __init__(
+        self,
+        views: Callable[[], HeldOutViews],
+        every: int,
+        epochs: int,
+        outputs: Callable[[keras.Model], Outputs] = Outputs,
+    ):
         super().__init__()
+        self._outputs = outputs
         self._make_views = views
         self._views: HeldOutViews | None = None
         self.every = every
@@ -34,9 +43,9 @@ class QualityMonitor(keras.callbacks.Callback):
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
-        self._networks = {"": ViewMeasures(model.online)}
+        self._networks = {"": ViewMeasures(self._outputs(model.online))}
         if model.has_separate_target:
-            self._networks["target_"] = ViewMeasures(model.target)
+            self._networks["target_"] = ViewMeasures(self._outputs(model.target))
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         if self.model.steps_done == 0:

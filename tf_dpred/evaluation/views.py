@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -16,6 +15,7 @@ from tf_dpred.data.bad_images import BadImages
 from tf_dpred.data.own_views import OwnViews
 from tf_dpred.data.source import Source
 from tf_dpred.data.views import ViewPair
+from tf_dpred.evaluation.features import Outputs
 
 IMAGES = 512
 # Of the choice of images and of their views: the same for all runs, and another one
@@ -96,16 +96,15 @@ def held_out_source(
 
 
 class ViewMeasures:
-    """Measures a network on views; it is traced once.
+    """Measures a network on views.
 
     Args:
       network: images [n, s, s, 3] in [0, 255] -> representation [n, r], alone or
-        followed by the projection [n, d].
+        followed by the projection [n, d]; or its `Outputs`.
     """
 
-    def __init__(self, network: keras.Model):
-        self._network = network
-        self._outputs: Callable[..., list[tf.Tensor]] | None = None
+    def __init__(self, network: keras.Model | Outputs):
+        self._outputs = network if isinstance(network, Outputs) else Outputs(network)
 
     def __call__(self, views: HeldOutViews) -> dict[str, float]:
         """`quality.MEASURES` of the representation, and as `projection_...`.
@@ -122,12 +121,6 @@ class ViewMeasures:
 
     def _features(self, images: np.ndarray) -> list[np.ndarray]:
         """Every output of the network, float32 [n, ...]."""
-        if self._outputs is None:
-            spec = tf.TensorSpec([None, *images.shape[1:]], images.dtype)
-            self._outputs = tf.function(
-                lambda x: tf.nest.flatten(self._network(x, training=False)),
-                autograph=False,
-            ).get_concrete_function(spec)
         size = pipeline.EVALUATION_BATCH
         batches = [
             self._outputs(tf.constant(images[start : start + size]))
