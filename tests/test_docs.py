@@ -301,7 +301,7 @@ WRONG = [
     ("    tf-dpred --method=moco", "moco"),
     ("```sh\npython tools/none.py\n```", "none.py"),
     ("    python -m tf_dpred.main --mode=embed --query=a.jpg", "query"),
-    ("    python -m tf_dpred.main --mode=neighbours --neighbours=0", "--neighbours"),
+    ("    python -m tf_dpred.main --mode=search --neighbours=0", "--neighbours"),
     ("    python tools/screenshots.py runs", "SystemExit"),
     ("    python tools/screenshots.py a b --fast", "--fast"),
     ("    python tools/soak.py -- \\\n      --epochz=3", "epochz"),

@@ -218,7 +218,7 @@ def test_main__a_file_that_the_mode_does_not_read_is_refused(capsys, monkeypatch
     code, lines = main_of(None, "--query=a.jpg", capsys=capsys, monkeypatch=monkeypatch)
     assert (code, lines) == (
         errors.REFUSED,
-        ["tf_dpred: --query: received 'a.jpg', accepted: with --mode=neighbours only."],
+        ["tf_dpred: --query: received 'a.jpg', accepted: with --mode=search only."],
     )
 
 

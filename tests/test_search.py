@@ -1,6 +1,8 @@
-"""The nearest neighbours of an image: list, picture and refusals."""
+"""The nearest neighbours of an image: list, picture, JSON and refusals."""
 
+import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import tensorflow as tf
 from images import write_pngs
 
 from tf_dpred.config import FilesConfig
-from tf_dpred.encoders import embed, search, settings
+from tf_dpred.encoders import embed, search, settings, sheets
 from tf_dpred.errors import Refused
 
 
@@ -34,11 +36,12 @@ def run(exported, home, data_dir="images", **files):
     )
     names = {"features": "features.npz", "query": "images/a/000.png"} | files
     names |= {"output": files.get("output", "out.png")}
+    index = names.pop("index", "exact")
     paths = {name: below(value) for name, value in names.items()}
-    search.run(config, FilesConfig(neighbours=3, **paths))
+    search.run(config, FilesConfig(neighbours=3, index=index, **paths))
 
 
-def test_neighbours__finds_the_image_itself_first(exported, home, capsys):
+def test_search__finds_the_image_itself_first(exported, home, capsys):
     home, names = home
     name = names[4]
     run(exported, home, query=f"images/{name}", output="picture")
@@ -47,7 +50,7 @@ def test_neighbours__finds_the_image_itself_first(exported, home, capsys):
     similarity = [float(line.split()[0]) for line in lines]
     assert len(lines) == 3 and similarity == sorted(similarity, reverse=True)
     picture = tf.io.decode_png((home / "picture").read_bytes()).numpy()
-    side, gap = search.SIDE, search.GAP
+    side, gap = sheets.SIDE, sheets.GAP
     tiles = 4 * side + gap + 4 * gap + 3 * gap
     assert picture.shape == (side + 2 * gap, tiles, 3)
     query_tile = picture[:, gap : gap + side]
@@ -56,7 +59,7 @@ def test_neighbours__finds_the_image_itself_first(exported, home, capsys):
     assert not np.array_equal(query_tile, picture[:, -side - gap : -gap])
 
 
-def test_neighbours__those_of_numpy(exported, home, capsys):
+def test_search__those_of_numpy(exported, home, capsys):
     home, names = home
     run(exported, home, query=f"images/{names[2]}")
     rows = np.load(home / "features.npz")["representation"]
@@ -70,6 +73,7 @@ REFUSED = [
     ({"output": None}, "--output: received None, accepted: the name of a png file"),
     ({"output": "no/out.png"}, "--output: received '.*', accepted: the name of a png"),
     ({"query": None}, "--query: received None, accepted: an image file"),
+    ({"query": "empty"}, "--query: .* accepted: a folder with images, or an image fil"),
     ({"query": "none.png"}, r"--query: received '.*none.png' \(.*No such file.*\)"),
     ({"query": "features.npz"}, r"--query: received '.*' \(not a file of one of the"),
     ({"features": None}, "--features: received None, accepted: a file that --mode=em"),
@@ -85,8 +89,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("given", "message"), REFUSED, ids=lambda v: str(v)[:40])
-def test_neighbours__refuses_in_one_line(given, message, exported, home):
+def test_search__refuses_in_one_line(given, message, exported, home):
     home, names = home
+    (home / "empty").mkdir(exist_ok=True)
     (home / "text").write_text("no archive")
     (home / "pipe").unlink(missing_ok=True)
     os.mkfifo(home / "pipe")
@@ -99,7 +104,38 @@ def test_neighbours__refuses_in_one_line(given, message, exported, home):
     assert not (home / "no").exists()
 
 
-def test_neighbours__features_of_another_encoder_are_refused(exported, home):
+@pytest.mark.parametrize("index", ["exact", "hnsw"])
+def test_search__a_folder_of_queries_as_json(index, exported, home, capsys):
+    """No images are needed for it, and a query that is none is left out."""
+    if index == "hnsw":
+        pytest.importorskip("faiss")
+    home, _ = home
+    shutil.copytree(home / "images" / "b", home / index / "c")
+    (home / index / "bad.png").write_text("no image")
+    run(exported, home, None, query=index, output="out.json", index=index)
+    found = json.loads((home / "out.json").read_text())
+    assert found["index"] == index and len(found["weights"]) == 16
+    queries = sorted((home / index / "c").iterdir())
+    assert [answer["query"] for answer in found["queries"]] == list(map(str, queries))
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 3 * (1 + 3)
+    for answer, query in zip(found["queries"], queries, strict=True):
+        first, *others = answer["neighbours"]
+        assert first == {"file": f"b/{query.name}", "similarity": 1.0}
+        assert len(others) == 2 and others[0]["similarity"] >= others[1]["similarity"]
+        assert f"{others[0]['similarity']:.4f}  {others[0]['file']}" in printed
+
+
+def test_search__a_folder_of_queries_as_a_picture(exported, home, monkeypatch, caplog):
+    monkeypatch.setattr(search, "DRAWN", 2)
+    home, _ = home
+    run(exported, home, query="images", output="out.png")
+    picture = tf.io.decode_png((home / "out.png").read_bytes()).numpy()
+    assert picture.shape[0] == 2 * (sheets.SIDE + 2 * sheets.GAP)
+    assert "drew the first 2 of 6 queries" in caplog.text
+
+
+def test_search__features_of_another_encoder_are_refused(exported, home):
     """Of the same length: only the weights tell."""
     home, _ = home
     with np.load(home / "features.npz") as file:

@@ -86,7 +86,7 @@ MODES = {
         RECORDED,
     ),
     "evaluate": Mode(
-        "is the encoder better than what there was? a table and a sentence",
+        "is the encoder better than what there was?",
         "evaluation.compare:run",
         RECORDED,
         ("baseline",),
@@ -98,11 +98,23 @@ MODES = {
         RECORDED,
         ("output",),
     ),
-    "neighbours": Mode(
+    "search": Mode(
         "the images that are most like --query",
         "encoders.search:run",
         RECORDED,
-        ("output", "features", "query", "neighbours"),
+        ("output", "features", "query", "neighbours", "index"),
+    ),
+    "duplicates": Mode(
+        "near duplicates among the images of --features",
+        "encoders.duplicates:run",
+        EITHER,
+        ("output", "features", "neighbours", "index", "likeness"),
+    ),
+    "outliers": Mode(
+        "the images of --features that are like no others",
+        "encoders.outliers:run",
+        EITHER,
+        ("output", "features"),
     ),
     "convert_to_torch": Mode(
         "weights as torchvision names them", "encoders.torch:run", RECORDED, ("output",)
@@ -122,7 +134,10 @@ MODES = {
     ),
 }
 
-tf_dpred_flags.define_mode(MODES)
+# What a mode was called before.
+RENAMED = {"neighbours": "search"}
+
+tf_dpred_flags.define_mode([*MODES, *RENAMED])
 flags.adopt_module_key_flags(tf_dpred_flags)
 
 
@@ -140,7 +155,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run_mode() -> int | None:
-    mode = MODES[flags.FLAGS.mode]
+    name = flags.FLAGS.mode
+    mode = MODES[RENAMED.get(name, name)]
     config = mode.settings(tf_dpred_flags.given_settings())
     files = _files(mode)
     with terminal.quits_when_interrupted(NAME), quiet.start():

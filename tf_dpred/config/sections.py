@@ -299,7 +299,7 @@ class TrainingConfig(Section):
     deterministic: bool = setting(False, "bit-equal runs, at some cost in speed")
     workdir: str = setting(
         "runs/default",
-        "directory of the run: settings, checkpoints, curves, results",
+        "directory of a run and its results",
         path="a directory",
     )
     checkpoint_every: int = setting(
@@ -448,19 +448,35 @@ class FilesConfig(Section):
     output: str | None = setting(
         None,
         "the file that the mode writes (none: report.html in --workdir, for report); "
-        "for shrink_images and compile, the folder; for embed, .npz, .parquet or a "
-        "folder: DIR/",
+        "for shrink_images, compile, duplicates and outliers, the folder; for embed, "
+        ".npz, .parquet or a folder: DIR/; for search, .png or .json",
         path="a file or folder",
     )
     features: str | None = setting(
         None,
-        "what --mode=embed wrote, to be searched by --mode=neighbours",
+        "what --mode=embed wrote, for search, duplicates and outliers",
         path="a file or folder",
     )
     query: str | None = setting(
-        None, "the image file whose neighbours are shown", path="an image file"
+        None,
+        "the image file whose neighbours are shown, or a folder of several",
+        path="an image file",
     )
-    neighbours: int = setting(8, "nearest images shown", at_least=1)
+    neighbours: int = setting(
+        8, "nearest images shown, or compared with each image", at_least=1
+    )
+    index: str = setting(
+        "exact",
+        "how nearest images are found: exactly, or faster by a graph that is stored "
+        "beside --features (needs faiss-cpu)",
+        choices=("exact", "hnsw"),
+    )
+    likeness: float = setting(
+        0.93,
+        "correlation of the pixels of two images that makes them near duplicates",
+        above=0.0,
+        at_most=1.0,
+    )
     beside: str | None = setting(
         None,
         "work directories that --mode=report shows beside --workdir: DIR,DIR",

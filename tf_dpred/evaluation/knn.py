@@ -60,7 +60,7 @@ def nearest(
     """The k rows of the bank that are most similar to each query, best first.
 
     Args:
-      bank, queries: as in `predict`.
+      bank, queries: as in `predict`; they may be memory-mapped files.
       k: at least 1; N where it is larger.
 
     Returns:
@@ -73,12 +73,16 @@ def nearest(
         raise ValueError("Invalid bank: received 0 features, accepted: at least 1.")
     if k < 1:
         raise ValueError(f"Invalid k: received {k}, accepted: at least 1.")
-    bank, queries = _unit_rows(bank), _unit_rows(queries)
-    found = [
-        _nearest_of_block(queries[start : start + QUERY_BLOCK], bank, k)
-        for start in range(0, len(queries), QUERY_BLOCK)
-    ]
-    similarity, index = zip(*found, strict=True)
+    starts = range(0, len(queries), QUERY_BLOCK)
+    best: list = [None] * len(starts)
+    for first in range(0, len(bank), BANK_BLOCK):
+        # Here, since a bank may be on the disk, and larger than the memory.
+        block = unit_rows(bank[first : first + BANK_BLOCK])
+        for place, start in enumerate(starts):
+            asked = unit_rows(queries[start : start + QUERY_BLOCK])
+            found = _nearest_of_block(asked, block, first, k)
+            best[place] = _merged(best[place], found, k)
+    similarity, index = zip(*best, strict=True)
     return np.concatenate(similarity), np.concatenate(index)
 
 
@@ -135,7 +139,8 @@ def search(
     return dict(sorted(found.items(), key=lambda item: (-item[1], *item[0])))
 
 
-def _unit_rows(x: np.ndarray) -> np.ndarray:
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    """Rows [n, r] divided by their lengths, float32; zeros stay zeros."""
     x = np.asarray(x, np.float32)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
@@ -151,17 +156,23 @@ def _vote(similarity, labels, temperature, num_classes) -> np.ndarray:
     return votes.argmax(axis=1)
 
 
-def _nearest_of_block(queries, bank, k):
-    """Similarities and rows, [q, min(k, N)], of the nearest in the whole bank."""
-    best = tf.zeros([len(queries), 0], tf.float32)
-    best_row = tf.zeros([len(queries), 0], tf.int64)
-    for start in range(0, len(bank), BANK_BLOCK):
-        products = tf.linalg.matmul(
-            queries, bank[start : start + BANK_BLOCK], transpose_b=True
-        )
-        rows = np.arange(start, start + products.shape[1])
-        similarity = tf.concat([best, products], axis=1)
-        row = tf.concat([best_row, np.broadcast_to(rows, products.shape)], axis=1)
-        best, place = tf.math.top_k(similarity, min(k, similarity.shape[1]))
-        best_row = tf.gather(row, place, batch_dims=1)
-    return best.numpy(), best_row.numpy()
+def _nearest_of_block(queries, block, first, k):
+    """Similarities and rows, [q, min(k, n)], of the nearest in a block of n rows.
+
+    Args:
+      first: row of the bank that the block begins with.
+    """
+    products = tf.linalg.matmul(queries, block, transpose_b=True)
+    best, place = tf.math.top_k(products, min(k, len(block)))
+    return best.numpy(), first + place.numpy().astype(np.int64)
+
+
+def _merged(best, other, k):
+    """The k best of two, each [q, ...], the first None at first; of equal ones it."""
+    if best is None:
+        return other
+    similarity, rows = (
+        np.concatenate(x, axis=1) for x in zip(best, other, strict=True)
+    )
+    found, place = tf.math.top_k(similarity, min(k, similarity.shape[1]))
+    return found.numpy(), np.take_along_axis(rows, place.numpy(), axis=1)

@@ -14,13 +14,16 @@ SECONDS = 10
 Item = TypeVar("Item")
 
 
-def logged(items: Iterable[Item], total: int, each: int = 1) -> Iterator[Item]:
+def logged(
+    items: Iterable[Item], total: int, each: int = 1, what: str = "images"
+) -> Iterator[Item]:
     """Passes items on, and logs now and then how many images were worked on.
 
     Args:
       items: what is worked on.
       total: images in all.
       each: images of an item; the last one may hold fewer.
+      what: is worked on, in words.
 
     Yields:
       The items. The work on one is taken to be done when the next is asked for.
@@ -31,5 +34,6 @@ def logged(items: Iterable[Item], total: int, each: int = 1) -> Iterator[Item]:
         now = time.monotonic()
         if now - shown > SECONDS:
             done = min(count * each, total)
-            logging.info("%d/%d images, %.0f/s", done, total, done / (now - start))
+            rate = done / (now - start)
+            logging.info("%d/%d %s, %.0f/s", done, total, what, rate)
             shown = now
