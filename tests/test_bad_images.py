@@ -126,12 +126,12 @@ def test_vanished_file(tmp_path):
 
 def test_other_kinds__are_said(tmp_path, caplog):
     Image.fromarray(picture()).save(tmp_path / "a.png")
-    (tmp_path / "b.HEIC").touch()
-    (tmp_path / "c.tif").touch()
+    (tmp_path / "b.JXL").touch()
+    (tmp_path / "c.psd").touch()
     (tmp_path / "notes.txt").touch()
     source = open_source("folder", None, str(tmp_path))
     assert source.num_examples == 1
-    assert "1 .heic, 1 .tif, which TensorFlow cannot read" in caplog.text
+    assert "1 .jxl, 1 .psd, which are not read" in caplog.text
 
 
 SETTINGS = {"dataset": "folder", "views": "cifar", "train_size": None}

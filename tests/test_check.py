@@ -22,13 +22,13 @@ def test_check_images__names_what_cannot_be_used(tmp_path, capsys, caplog):
     good, bad = write_good(tmp_path), write_bad(tmp_path)
     (tmp_path / "link.png").symlink_to("gone.png")
     bad["link.png"] = "may not be read"
-    (tmp_path / "photo.heic").touch()
+    (tmp_path / "photo.jxl").touch()
     caplog.set_level("INFO", logger="absl")
     assert run(tmp_path) == 1
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert sorted(name for name, _ in lines) == sorted(bad)
     assert all(bad[name] in reason for name, reason in lines)
-    counts = f"{len(good)} images can be used, 8 cannot; not looked at: 1 .heic"
+    counts = f"{len(good)} images can be used, 8 cannot; not looked at: 1 .jxl"
     assert "2 of 12 PNG files that were looked at have opacity" in caplog.messages[0]
     assert caplog.messages[-1] == counts
 

@@ -240,7 +240,7 @@ def clutter(root):
     write(root, *CLASSES, "dir.jpg/3.png", "new\nline/4.png")  # these are used
     write(root, "a/._1.png", ".DS_Store", ".git/5.png", ".thumbnails/6.png")
     write(root, "a/@eaDir/1.png", "__MACOSX/a/7.png", "#recycle/8.png")
-    write(root, "runs/w/preview.png", "photo.HEIC", "scan.tif", "Thumbs.db", "a.txt")
+    write(root, "runs/w/preview.png", "photo.JXL", "scan.psd", "Thumbs.db", "a.txt")
     (root / "runs/w/flags.json").write_text("{}")
     special = make_special(root)
     with (root / "a" / "large.png").open("wb") as file:
@@ -261,7 +261,7 @@ def test_listing__leaves_out_and_counts(tmp_path, caplog):
     found = listing.Listing(tmp_path)
     assert found.files == USED
     found.log_losses()
-    kinds = "1 .heic, 1 .tif, which TensorFlow cannot read; "
+    kinds = "1 .jxl, 1 .psd, which are not read; "
     assert caplog.messages == [f"left out in {tmp_path}: {kinds}{said}"]
 
 

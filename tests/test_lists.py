@@ -217,17 +217,17 @@ def test_list__splits_and_labels(folder, caplog):
 def test_list__duplicates_and_what_is_missing_are_counted_once(folder, caplog):
     path = write(
         folder / "x.csv",
-        "path,label\na.png,0\n./a.png,0\nz.png,1\nk.png,1\nk.png,0\n,1\nd,0\nx.tif,0\n"
+        "path,label\na.png,0\n./a.png,0\nz.png,1\nk.png,1\nk.png,0\n,1\nd,0\nx.psd,0\n"
         "b c.png,1\n",
     )
-    write(folder / "x.tif", b"")
+    write(folder / "x.psd", b"")
     found = Folder(str(path))
     labels = labelled.labels_of(found.open(None, None, BadImages(), "split"))
     assert labels.tolist() == [0, -1, 1]
     two, said = caplog.messages
     assert two == f"in {path} more than one label, taken as unlabelled: 1 (k.png)"
     assert said == (
-        f"left out in {path}: 1 .tif, which TensorFlow cannot read; listed twice: 2 "
+        f"left out in {path}: 1 .psd, which are not read; listed twice: 2 "
         "(a.png); no regular files: 1 (d: a directory); rows without a path: 1 (beside "
         "1); missing: 1 of 6 (z.png)"
     )

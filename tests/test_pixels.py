@@ -235,7 +235,7 @@ def test_settled__percentiles_leave_outliers_out(tmp_path):
             "--value_range: received '11bit', accepted: auto, 8b",
         ),
         ({"value_range": "5,5"}, "min below max"),
-        ({"value_range": "1,2,3"}, "two numbers, or two for each channel"),
+        ({"value_range": "1,2,3"}, "two numbers, or two for each of 3 channels"),
         ({"value_range": "nan,1"}, "two numbers"),
         (
             {"background": "puce"},

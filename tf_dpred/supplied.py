@@ -136,7 +136,9 @@ class Supplied:
         if model is None and begins:
             model = self._made
         if model is not None:
-            model = given.prepared(model, self.config.data.image_size)
+            model = given.prepared(
+                model, self.config.data.image_size, self.config.pixels.count
+            )
         own.store(
             self.workdir,
             model,

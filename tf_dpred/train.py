@@ -10,10 +10,11 @@ from absl import logging
 
 from tf_dpred import build, errors, monitors
 from tf_dpred.config import Config, FilesConfig
-from tf_dpred.data import balance, datasets, device_views, pipeline
+from tf_dpred.data import balance, datasets, device_views, pipeline, value_range
 from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.own_views import OwnViews, Views
 from tf_dpred.data.source import Source
+from tf_dpred.data.views import ViewPair, check_channels
 from tf_dpred.encoders import initial
 from tf_dpred.evaluation.labelled import Labelled
 from tf_dpred.networks import backbones
@@ -112,6 +113,10 @@ class Pretraining:
         if given.source is None:
             found = datasets.of_config(config)
             config = datasets.settled(config, found)
+        else:
+            config = value_range.of_source(config, given.source)
+        if isinstance(self.pair, ViewPair):
+            check_channels(config, self.pair)
         self.source = given.source or datasets.training_source(
             config, self.bad_images, found
         )

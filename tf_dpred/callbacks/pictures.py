@@ -14,6 +14,7 @@ from tensorboard.plugins import projector
 
 from tf_dpred.callbacks.knn_monitor import KNNMonitor
 from tf_dpred.callbacks.tensorboard import TensorBoard
+from tf_dpred.data import image_ops
 from tf_dpred.evaluation import knn
 from tf_dpred.reports import tiles
 from tf_dpred.system.files import write_whole
@@ -128,7 +129,7 @@ def _thumbnails(
     """The first images of a data set, uint8 [n, side, side, 3], and their labels."""
     found = []
     for images, labels in batches.unbatch().take(count).batch(64):
-        small = tf.image.resize(images, [side, side], "area")
+        small = tf.image.resize(image_ops.as_rgb(images), [side, side], "area")
         found.append((tf.cast(tf.round(small), tf.uint8).numpy(), labels.numpy()))
     images, labels = zip(*found, strict=True)
     return np.concatenate(images), np.concatenate(labels)

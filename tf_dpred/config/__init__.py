@@ -144,6 +144,11 @@ class Config:
         if applications.is_imagenet(init) and self.data.normalize == "data":
             refuse("normalize", "data", f"recipe with --init={init}")
         self._check_best_is_measured()
+        for name in ("mean", "std"):
+            text = getattr(self.data, name)
+            if text and len(Numbers.of(text)) != self.pixels.count:
+                accepted = f"{self.pixels.count} numbers, one for each of --channels"
+                refuse(name, text, accepted)
         strength = self.data.view_strength
         if strength != 1.0 and self.data.views != "simclr":
             refuse("view_strength", strength, "1 unless --views=simclr")

@@ -33,6 +33,19 @@ def background_of(text: str) -> tuple[int, int, int] | None:
 
 @dataclasses.dataclass(frozen=True)
 class PixelConfig(Section):
+    channels: int | None = setting(
+        None,
+        "channels that the network sees; none: 3, or those of the training images "
+        "where they are neither gray nor colour",
+        at_least=1,
+        at_most=1024,
+    )
+    pages: str = setting(
+        "first",
+        "of a file with several pages or frames: the first one, all of them as images "
+        "of their own (NAME#2), or all of them as the channels of one image",
+        choices=("first", "all", "channels"),
+    )
     value_range: str = setting(
         "auto",
         "stored values that become 0 and 255. auto: 0 and the most that 8, 12 or 16 "
@@ -47,6 +60,11 @@ class PixelConfig(Section):
     )
 
     @property
+    def count(self) -> int:
+        """C, the number of channels."""
+        return self.channels or 3
+
+    @property
     def ends(self) -> tuple[tuple[float, float], ...]:
         """The numbers of `value_range`, in pairs; none where it is a name."""
         if self.value_range in ("auto", "percentile", *DEPTHS):
@@ -59,13 +77,13 @@ class PixelConfig(Section):
             rising = all(low < high for low, high in self.ends)
         except ValueError:
             rising = False
-        if not rising:
+        if not rising or len(self.ends) not in (0, 1, self.count):
             names = ", ".join(("auto", *DEPTHS, "percentile"))
             refuse(
                 "value_range",
                 self.value_range,
-                f"{names}, or min,max such as 0,4095 (two numbers, or two for each "
-                "channel), min below max",
+                f"{names}, or min,max such as 0,4095 (two numbers, or two for each of "
+                f"{self.count} channels), min below max",
             )
         try:
             background_of(self.background)

@@ -62,10 +62,12 @@ class DataConfig(Section):
         choices=("recipe", "data"),
     )
     mean: str | None = setting(
-        None, "of red, green and blue in [0, 1]: 0.5,0.5,0.5", numbers=Numbers(3, 0, 1)
+        None,
+        "of each channel in [0, 1]: 0.5,0.5,0.5",
+        numbers=Numbers(None, 0, 1),
     )
     std: str | None = setting(
-        None, "of red, green and blue in [0, 1]", numbers=Numbers(3, 1e-3, 1)
+        None, "of each channel in [0, 1]", numbers=Numbers(None, 1e-3, 1)
     )
     augment_on: str = setting(
         "host",

@@ -34,12 +34,12 @@ class Numbers(NamedTuple):
     """What a text such as "0.2,1" may be.
 
     Attributes:
-      how_many: of the numbers.
+      how_many: of the numbers; None: any.
       least, most: that each may be.
       rising: the first must not be above the second.
     """
 
-    how_many: int
+    how_many: int | None
     least: float
     most: float
     rising: bool = False
@@ -61,12 +61,13 @@ class Numbers(NamedTuple):
             return False
         inside = all(self.least <= number <= self.most for number in found)
         order = not self.rising or list(found) == sorted(found)
-        return len(found) == self.how_many and inside and order
+        return self.how_many in (None, len(found)) and inside and order
 
     def __str__(self) -> str:
         order = ", the first not above the second" if self.rising else ""
         least, most = f"{self.least:g}", f"{self.most:g}"
-        return f"{self.how_many} numbers from {least} to {most}, with commas{order}"
+        many = "" if self.how_many is None else f"{self.how_many} "
+        return f"{many}numbers from {least} to {most}, with commas{order}"
 
 
 def setting(

@@ -16,6 +16,7 @@ from absl import logging
 
 from tf_dpred.config import Config, FilesConfig
 from tf_dpred.data import contents, image_files, remote, value_range
+from tf_dpred.data.decoders import file_of
 from tf_dpred.data.pixels import Pixels
 from tf_dpred.data.places import require_images
 from tf_dpred.data.remote import Base
@@ -64,12 +65,14 @@ def unusable(
     """
 
     def can_be_used(path: tf.Tensor) -> tf.Tensor:
-        content = image_files.read_or_empty(image_files.unless_special(path))
+        content = image_files.read_or_empty(image_files.unless_special(path), pixels)
         return tf.size(image_files.decode_or_empty(content, pixels)) > 0
 
-    readable = [f for f in files if contents.may_be_read(remote.join(root, f))]
+    readable = [
+        f for f in files if contents.may_be_read(file_of(str(remote.join(root, f)))[0])
+    ]
     for file in sorted(set(files) - set(readable)):
-        there = os.path.lexists(root / file)
+        there = os.path.lexists(file_of(str(root / file))[0])
         yield file, "may not be read" if there else "there is no such file"
     if not readable:
         return

@@ -175,13 +175,17 @@ def default_splits(dataset: str, data_dir: str | None) -> tuple[str, str | None]
 
 
 class Digits:
-    """The digits (values 0..16) as uint8 [32, 32, 3], 1437 train and 360 test.
+    """The digits (values 0..16) as uint8 [32, 32, C], 1437 train and 360 test.
+
+    C is 3, or 1 with `--channels=1`.
 
     The splits are stratified by class and always the same.
     """
 
     def __init__(self, pixels: Pixels = USUAL):
         self.pixels = pixels
+        if pixels.channels not in (1, 3):
+            refuse("channels", pixels.channels, "1 or 3 for --dataset=digits")
 
     def samples(self) -> Iterable[tuple[str, tf.Tensor]]:
         return ()
@@ -218,4 +222,6 @@ class Digits:
                 "bicubic",
             )
         pixels = np.rint(np.clip(large.numpy() * (255 / 16), 0, 255)).astype(np.uint8)
-        return source.from_arrays(pixels, labels[chosen], "digits", split=split)
+        return source.from_arrays(
+            pixels, labels[chosen], "digits", split=split, channels=self.pixels.channels
+        )

@@ -182,13 +182,13 @@ def rotate(images: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     column = _mirrored(cosine * x - sine * y + right, size)
     row = _mirrored(sine * x + cosine * y + down, size)
     left, top = tf.floor(column), tf.floor(row)
-    flat = tf.reshape(images, [-1, size * size, 3])
+    flat = tf.reshape(images, [-1, size * size, images.shape[-1]])
 
     def at(row: tf.Tensor, column: tf.Tensor) -> tf.Tensor:
         place = tf.minimum(row, size - 1.0) * size + tf.minimum(column, size - 1.0)
         place = tf.reshape(tf.cast(place, tf.int32), [-1, size * size])
         pixels = tf.cast(tf.gather(flat, place, batch_dims=1), tf.float32)
-        return tf.reshape(pixels, [-1, size, size, 3])
+        return tf.reshape(pixels, [-1, size, size, images.shape[-1]])
 
     def between(first, second, fraction) -> tf.Tensor:
         fraction = fraction[..., tf.newaxis]

@@ -25,6 +25,7 @@ from absl import logging
 
 from tf_dpred.config import refuse
 from tf_dpred.data import contents, layout, remote
+from tf_dpred.data.decoders import file_of
 from tf_dpred.data.image_files import EXTENSIONS
 from tf_dpred.data.layout import Split
 from tf_dpred.data.listing import OTHER_KINDS, Found
@@ -287,7 +288,7 @@ class FileList(Found):
         )
 
     def _is_path(self, cell: str) -> bool:
-        known = cell.lower().endswith((*EXTENSIONS, *OTHER_KINDS))
+        known = file_of(cell)[0].lower().endswith((*EXTENSIONS, *OTHER_KINDS))
         return known or _stat(remote.join(self.root, cell)) is not None
 
 
@@ -298,7 +299,7 @@ def _key(name: str) -> str:
 
 def _stat(path: str) -> os.stat_result | None:
     try:
-        return os.stat(path)
+        return os.stat(file_of(str(path))[0])
     except (OSError, ValueError):  # a name may hold what no file system takes
         return None
 

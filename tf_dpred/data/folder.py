@@ -58,7 +58,8 @@ class Folder:
             refuse("data_dir", data_dir, "a directory, for --dataset=folder")
         self._given = data_dir
         self.pixels = pixels
-        self._found = places.open_places(data_dir, workdir, columns)
+        by_page = pixels.config.pages == "all"
+        self._found = places.open_places(data_dir, workdir, columns, by_page)
         self._found.log_losses(broken=True)
         self.root = self._found.root
         self.splits = places.splits(self._found)
@@ -244,12 +245,14 @@ def _source(
         return np.int64(bad_images.usable(paths, int(index), pixels))
 
     def attempt(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
-        content = image_files.read(example["file"])
+        content = image_files.read(example["file"], pixels)
         return image_files.decode(content, pixels), example["label"]
 
     def load(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
         file = image_files.unless_special(example["file"])
-        content = tf.cond(file == "", lambda: "", lambda: image_files.read(file))
+        content = tf.cond(
+            file == "", lambda: "", lambda: image_files.read(file, pixels)
+        )
         image = image_files.decode_or_empty(content, pixels)
 
         def replaced() -> tuple[tf.Tensor, tf.Tensor]:
@@ -259,7 +262,7 @@ def _source(
                 usable, [example["index"]], tf.int64, stateful=False
             )
             index = tf.ensure_shape(index, [])
-            content = image_files.read(known_paths[index])
+            content = image_files.read(known_paths[index], pixels)
             return image_files.decode(content, pixels), known_labels[index]
 
         return tf.cond(tf.size(image) > 0, lambda: (image, example["label"]), replaced)
@@ -278,4 +281,5 @@ def _source(
         load=load,
         attempt=attempt,
         guard=guard,
+        channels=pixels.channels,
     )

@@ -16,16 +16,19 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
+import math
 import os
 import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tensorflow as tf
 
-from tf_dpred.data import attempts, contents, image_headers, packed
+from tf_dpred.data import attempts, contents, decoders, image_headers, packed
 from tf_dpred.data.orientation import exif_orientation, turn_upright
 from tf_dpred.data.pixels import Pixels
 from tf_dpred.data.rewritten import rewritten
@@ -36,7 +39,7 @@ MAX_PIXELS = 2**29 // 3
 MAX_BYTES = 2**30
 """Of one file, which is read whole."""
 
-EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp")
+EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp", *decoders.EXTENSIONS)
 
 
 USUAL = Pixels()
@@ -77,33 +80,69 @@ def decode_or_empty(encoded: tf.Tensor, pixels: Pixels = USUAL) -> tf.Tensor:
     return _upright(image, encoded)
 
 
-def read(path: tf.Tensor) -> tf.Tensor:
-    """The content of a file, a string scalar; of some kinds, `rewritten`."""
-    content = contents.read(path)
+def read(path: tf.Tensor, pixels: Pixels = USUAL) -> tf.Tensor:
+    """What to decode of a file, or of a page of it; a string scalar.
+
+    It is the content of JPEG, PNG and most WebP files. Others are `rewritten`, or
+    decoded by `decoders` and `packed`.
+
+    Args:
+      path: string scalar; "stack.tif#2" is the second page.
+      pixels: says what the pages and the channels of a file are.
+    """
+    config = pixels.config
+
+    def decoded(file: BinaryIO, page: int | None) -> bytes | None:
+        return decoders.decoded(
+            file,
+            page,
+            channels=config.channels,
+            joined=config.pages == "channels",
+            max_pixels=MAX_PIXELS,
+        )
+
+    def of_several(path: bytes | np.ndarray) -> bytes:
+        # Outside of a graph it is an array without dimensions.
+        name, page = decoders.file_of(os.fsdecode(np.asarray(path).item()))
+        try:
+            # Not its content, since a page may be a small part of it.
+            with open(name, "rb") as file:
+                return decoded(file, page) or b""
+        except OSError:
+            return b""  # in an archive, a bucket, or nowhere: reading it says so
 
     def rewrite(content: bytes | np.ndarray) -> bytes:
-        # Outside of a graph it is an array without dimensions.
-        return rewritten(np.asarray(content, dtype=object).item(), MAX_PIXELS)
+        given = np.asarray(content, dtype=object).item()
+        found = decoded(io.BytesIO(given), None)
+        return rewritten(given, MAX_PIXELS) if found is None else found
 
-    def rewrite_it() -> tf.Tensor:
+    def by(function: Callable[..., bytes], given: tf.Tensor) -> tf.Tensor:
         # Declared stateless, or --deterministic would not run it in parallel.
-        other = tf.numpy_function(rewrite, [content], tf.string, stateful=False)
+        other = tf.numpy_function(function, [given], tf.string, stateful=False)
         return tf.ensure_shape(other, [])
 
-    def may_be_animated() -> tf.Tensor:
-        header = image_headers.header_of(content)
-        return image_headers.is_animated_webp(header)
+    def one() -> tf.Tensor:
+        content = contents.read(path)
 
-    kinds = (b"GIF8", b"BM")
-    asked = tf.reduce_any([image_headers.begins(content, kind) for kind in kinds])
-    webp = image_headers.begins(content, b"RIFF")
-    asked = tf.cond(webp, may_be_animated, lambda: asked)
-    return tf.cond(asked, rewrite_it, lambda: content)
+        def may_be_animated() -> tf.Tensor:
+            header = image_headers.header_of(content)
+            return image_headers.is_animated_webp(header)
+
+        usual = image_headers.is_jpeg(content)
+        usual |= image_headers.begins(content, b"\x89PNG")
+        webp = image_headers.begins(content, b"RIFF")
+        asked = tf.cond(webp, may_be_animated, lambda: ~usual)
+        return tf.cond(asked, lambda: by(rewrite, content), lambda: content)
+
+    kinds = "|".join(kind[1:] for kind in decoders.OF_SEVERAL)
+    several = tf.strings.regex_full_match(path, rf"(?is).*\.({kinds})(#\d+)?")
+    found = tf.cond(several, lambda: by(of_several, path), lambda: tf.constant(b""))
+    return tf.cond(tf.equal(found, b""), one, lambda: found)
 
 
-def read_or_empty(path: tf.Tensor) -> tf.Tensor:
+def read_or_empty(path: tf.Tensor, pixels: Pixels = USUAL) -> tf.Tensor:
     """As `read`, but returns an empty string where that raises an error."""
-    one = tf.data.Dataset.from_tensors(path).map(read)
+    one = tf.data.Dataset.from_tensors(path).map(lambda path: read(path, pixels))
     return attempts.single_element_or(one, "")
 
 
@@ -128,7 +167,8 @@ def unless_special(paths: tf.Tensor) -> tf.Tensor:
 
 def _is_special(path: bytes) -> bool:
     try:
-        return not stat.S_ISREG(os.stat(path).st_mode)
+        name, _ = decoders.file_of(os.fsdecode(path))
+        return not stat.S_ISREG(os.stat(name).st_mode)
     except OSError:
         return False  # reading it says why
 
@@ -140,11 +180,13 @@ def _decoders(
 
     def jpeg(content: tf.Tensor) -> tf.Tensor:
         height, width, components = tf.unstack(tf.image.extract_jpeg_shape(content))
+        # Its own gray, of which three equal channels would be thrice as large.
+        planes = 1 if pixels.channels == 1 else 3
         with tf.control_dependencies(_accepted(_size_complaint(height, width))):
             values = tf.cond(
                 components == 4,  # CMYK or YCCK, of which an error grows
                 lambda: tf.io.decode_jpeg(content, 3, dct_method="INTEGER_ACCURATE"),
-                lambda: tf.io.decode_jpeg(content, 3),
+                lambda: tf.io.decode_jpeg(content, planes),
             )
         return pixels.finished(values, False)
 
@@ -220,22 +262,28 @@ def decode_stored(image: tf.Tensor, pixels: Pixels = USUAL) -> tf.Tensor:
 
 def problem(path: str | Path, pixels: Pixels = USUAL) -> str | None:
     """Decodes a file: the reason, in words, why it cannot be used, or None."""
+    name, _ = decoders.file_of(str(path))
     try:
-        found = os.stat(path)
+        found = os.stat(name)
     except OSError:  # reading it fails as well, if it is not in an archive
         if (reason := contents.damage(str(path))) is not None:
             return reason
     else:
         if kind := special_kind(found.st_mode):
             return f"{kind}, not a regular file"
-        if found.st_size > MAX_BYTES:
+        if found.st_size > most_bytes(name):
             return f"{found.st_size:,} bytes, accepted: at most {MAX_BYTES:,}"
     try:
         with tf.device("CPU:0"):
-            _decode_once(pixels)(read(os.fsencode(path)))
+            _decode_once(pixels)(read(os.fsencode(path), pixels))
     except tf.errors.OpError as error:
         return reason_of(error)
     return None
+
+
+def most_bytes(name: str) -> float:
+    """Of a file; one that may hold several images is read in parts."""
+    return math.inf if name.lower().endswith(decoders.OF_SEVERAL) else MAX_BYTES
 
 
 def special_kind(mode: int) -> str:
@@ -277,6 +325,7 @@ def _complaint(encoded: tf.Tensor) -> tf.Tensor:
     def not_jpeg() -> tf.Tensor:
         header = image_headers.header_of(encoded)
         kinds = ", ".join(EXTENSIONS)
+        refused = image_headers.begins(encoded, packed.REFUSAL)
         complaints = (
             (tf.equal(tf.strings.length(encoded), 0), "an empty file"),
             (
@@ -294,10 +343,14 @@ def _complaint(encoded: tf.Tensor) -> tf.Tensor:
             ),
         )
         too_large = _size_complaint(*image_headers.size(header))
+        why = tf.strings.substr(
+            encoded, len(packed.REFUSAL), tf.strings.length(encoded)
+        )
         found = tf.constant("")
         for applies, words in reversed(complaints):
             found = tf.where(applies, words, found)
-        return tf.where(tf.equal(too_large, ""), found, too_large)
+        found = tf.where(tf.equal(too_large, ""), found, too_large)
+        return tf.cond(refused, lambda: why, lambda: found)
 
     return tf.cond(image_headers.is_jpeg(encoded), lambda: tf.constant(""), not_jpeg)
 

@@ -127,6 +127,20 @@ def center_box(height: tf.Tensor, width: tf.Tensor, fraction: float) -> tf.Tenso
     return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
 
 
+def as_rgb(images) -> np.ndarray:
+    """Images [..., C] as they can be shown, [..., 3].
+
+    One channel is gray; of others the first three are red, green and blue.
+    """
+    shown = np.asarray(images)
+    missing = 3 - shown.shape[-1]
+    if missing == 2:
+        return np.repeat(shown, 3, axis=-1)
+    if missing == 1:
+        return np.concatenate([shown, np.zeros_like(shown[..., :1])], axis=-1)
+    return shown[..., :3]
+
+
 def to_uint8(values: tf.Tensor) -> tf.Tensor:
     """Clips to 0.0..255.0, which bicubic interpolation leaves, and rounds."""
     return tf.cast(tf.clip_by_value(values, 0.0, 255.0) + 0.5, tf.uint8)

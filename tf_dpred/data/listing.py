@@ -5,7 +5,7 @@ the directory is listed anyway, or has the folder inside of it: so every walk en
 is no image of the user is left out, and one line says how much, why, and an example:
 hidden files and directories, those that file managers and servers make, work
 directories, files that are not regular (reading a pipe would wait for ever), files
-larger than any image, and images of kinds that TensorFlow cannot read.
+larger than any image, and images of kinds that are not read.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from absl import logging
 
 from tf_dpred.config import refuse
-from tf_dpred.data import contents, remote
-from tf_dpred.data.image_files import EXTENSIONS, MAX_BYTES, special_kind
+from tf_dpred.data import contents, decoders, remote
+from tf_dpred.data.image_files import EXTENSIONS, MAX_BYTES, most_bytes, special_kind
 from tf_dpred.data.remote import Base
 from tf_dpred.system.files import printable
 
-# Kinds of images that TensorFlow has no decoder for.
+# Kinds of images that there is no decoder for.
 OTHER_KINDS = (
-    *(".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".ico", ".j2k"),
+    *(".arw", ".cr2", ".cr3", ".dng", ".ico", ".j2k"),
     *(".jp2", ".jxl", ".nef", ".orf", ".pbm", ".pgm", ".ppm", ".psd", ".raf", ".raw"),
-    *(".rw2", ".svg", ".tga", ".tif", ".tiff"),
+    *(".rw2", ".svg", ".tga"),
 )
 
 # What file managers, servers and archivers put beside images: thumbnails, the bin.
@@ -107,7 +108,7 @@ class Found:
 
     def log_losses(self, broken: bool = False) -> None:
         """Says what is left out, in one line, and whether images have opacity."""
-        if text := self.left_out(broken, ", which TensorFlow cannot read"):
+        if text := self.left_out(broken, ", which are not read"):
             logging.warning("left out in %s: %s", self.called, text)
         self.log_opacity()
 
@@ -147,11 +148,34 @@ class Found:
         """Whether a file is called as images are; what cannot be read is counted."""
         kind = os.path.splitext(name)[1].lower()
         hidden = name.startswith(".")
-        if kind in OTHER_KINDS and not hidden:
-            self._kinds[kind] += 1
+        install = decoders.missing(kind)
+        if (kind in OTHER_KINDS or install) and not hidden:
+            self._kinds[f"{kind} (pip install {install!r})" if install else kind] += 1
         if kind in EXTENSIONS and hidden:
             self._note("hidden", path)
-        return kind in EXTENSIONS and not hidden
+        return kind in EXTENSIONS and not hidden and not install
+
+    def spread_pages(self) -> None:
+        """Puts the pages of files that have several in their place: stack.tif#2."""
+        with ThreadPoolExecutor() as threads:
+            counts = list(threads.map(self._pages_of, self.files))
+        self.files = [
+            f"{file}#{number}" if count > 1 else file
+            for file, count in zip(self.files, counts, strict=True)
+            for number in range(1, count + 1)
+        ]
+        if more := sum(count > 1 for count in counts):
+            logging.info(
+                "in %s %d files have several pages: %d images in all",
+                self.called,
+                more,
+                len(self.files),
+            )
+
+    def _pages_of(self, file: str) -> int:
+        if not file.lower().endswith(decoders.OF_SEVERAL):
+            return 1
+        return decoders.count(str(remote.join(self.root, file)))
 
     def _add_file(self, path: str, found: os.stat_result) -> None:
         """Adds an image, or counts why it is none."""
@@ -161,7 +185,7 @@ class Found:
             self._add_sized(path, found.st_size)
 
     def _add_sized(self, path: str, size: int | None) -> None:
-        if size is not None and size > MAX_BYTES:
+        if size is not None and size > most_bytes(path):
             self._note(f"larger than {MAX_BYTES:,} bytes", path)
         else:
             self.files.append(path)
@@ -257,6 +281,7 @@ class Listing(Found):
                 waiting += sorted(self._follow(waiting.pop(0), seen))
         for found in (self.files, self.broken, self.directories):
             found.sort()
+        self._leave_out_arrays()
 
     def _walk(self, below: str, real: str, seen: set[str]) -> list[str]:
         """Adds what is in a directory and below it -> the links to directories."""
@@ -333,6 +358,12 @@ class Listing(Found):
             self.files.append(path)
             return
         self._add_file(path, found)
+
+    def _leave_out_arrays(self) -> None:
+        """Files of NumPy are images only where no others are, else annotations."""
+        arrays = {f for f in self.files if f.lower().endswith((".npy", ".npz"))}
+        if len(arrays) < len(self.files):
+            self.leave_out(arrays, "arrays beside images")
 
 
 def _has_opacity(path: str) -> bool:

@@ -171,23 +171,24 @@ class OwnViews:
         )
 
     def _finished(self, view: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-        """A view, float or integer [h, w, 1 or 3], as uint8 [S, S, 3]."""
+        """A view, float or integer [h, w, 1 or C], as uint8 [S, S, C]."""
+        channels = image.shape[-1]
         view = tf.convert_to_tensor(view)
         if view.shape.rank is None:  # of tf.numpy_function
-            view = tf.ensure_shape(view, [None, None, 3])
-        if view.shape.rank != 3 or view.shape[-1] not in (1, 3):
-            accepted = "views [height, width, 3] or [height, width, 1]"
+            view = tf.ensure_shape(view, [None, None, channels])
+        if view.shape.rank != 3 or view.shape[-1] not in (1, channels):
+            accepted = f"views [height, width, {channels}] or [height, width, 1]"
             refuse("views", self.name, accepted, detail=f" with views {view.shape}")
         if view.dtype != tf.uint8:
             view = image_ops.to_uint8(tf.cast(view, tf.float32))
         if view.shape[-1] == 1:
-            view = tf.repeat(view, 3, axis=-1)
+            view = tf.repeat(view, channels, axis=-1)
         size = self.image_size
         if tuple(view.shape[:2]) != (size, size):
             shape = tf.shape(view)
             box = image_ops.center_box(shape[0], shape[1], 1.0)
             view = image_ops.crop_and_resize(view, box, size, "bilinear")
-        view.set_shape([size, size, 3])
+        view.set_shape([size, size, channels])
         return view
 
     def check(self, source: Source) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Colour and blur: deterministic operations; `views` draws their random numbers.
 
-An image is three planes, shape [..., 3, H, W]: the values of one channel lie side by
+An image is C planes, shape [..., C, H, W]: the values of one channel lie side by
 side, so that compilers turn an operation into one vectorised loop. Values are float32
 in [0, 1]; `to_planes`, `from_planes` and `mirror` take any. A factor is a scalar or one
 number per image (shape [...]). The operations do not clip. `jitter` clips after each of
@@ -37,7 +37,7 @@ def _value_and_chroma(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def to_planes(pixels: tf.Tensor) -> tf.Tensor:
-    """[B, H, W, 3] -> [B, 3, H, W], of any type."""
+    """[B, H, W, C] -> [B, C, H, W], of any type."""
     return tf.transpose(pixels, [0, 3, 1, 2])
 
 
@@ -114,7 +114,9 @@ def hue(image: tf.Tensor, delta) -> tf.Tensor:
 
 
 def luma(image: tf.Tensor) -> tf.Tensor:
-    """Weighted sum of the channels, shape [..., 1, H, W]."""
+    """Weighted sum of red, green and blue, the mean of others, shape [..., 1, H, W]."""
+    if image.shape[-3] != 3:
+        return tf.reduce_mean(image, axis=-3, keepdims=True)
     planes = tf.unstack(image, axis=-3)
     weighted = [w * plane for w, plane in zip(GRAY_WEIGHTS, planes, strict=True)]
     return tf.add_n(weighted)[..., tf.newaxis, :, :]
@@ -149,7 +151,7 @@ def gaussian_blur(
     in pixels), which a convolution cannot take.
 
     Args:
-      image: float32 [..., 3, H, W].
+      image: float32 [..., C, H, W].
       sigma: scalar or [...].
       kernel_size: with `reflect`, H and W are above half of it, and 3 pixels more.
       padding: what lies outside of the image. `zeros`: borders darken, as in BYOL,
@@ -227,6 +229,10 @@ def _blend_saturation(images: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
     return blend(images, luma(images), _factor(amount))
 
 
+def _nothing(images: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
+    return images
+
+
 # Brightness, contrast, saturation, hue; an amount of 0 changes nothing.
 JITTER_STYLES: dict[str, tuple[Callable[..., tf.Tensor], ...]] = {
     "hsv": (brightness, _scale_contrast, _scale_saturation, hue),
@@ -244,18 +250,22 @@ def jitter(
     """Brightness, contrast, saturation and hue, clipped to [0, 1] after each.
 
     Args:
-      images: float32 [B, 3, H, W].
+      images: float32 [B, C, H, W].
       order: int32 [B], rows of `ORDERS`.
       *amounts: of the four operations, float32 [B] each, 0 for no change.
       style: key of `JITTER_STYLES`.
       choose: how an image gets its own operation, see `data.choice`.
     """
+    style_operations = JITTER_STYLES[style]
+    if images.shape[-3] != 3:
+        # Saturation and hue are those of red, green and blue; `views` refuses them.
+        style_operations = (*style_operations[:2], _nothing, _nothing)
     operations = [
         # It is clipped in here so that XLA makes one loop over the image of a choice.
         lambda images, operation=operation, amount=amount: tf.clip_by_value(
             operation(images, amount), 0.0, 1.0
         )
-        for operation, amount in zip(JITTER_STYLES[style], amounts, strict=True)
+        for operation, amount in zip(style_operations, amounts, strict=True)
     ]
     turns = tf.gather(ORDERS, order)
 

@@ -231,7 +231,7 @@ def training_views(
 
 def _shape_of(source: Source) -> list[int]:
     """Of what a source of images of one size, or of their indices, loads."""
-    return [] if source.image_size is None else [*source.image_size, 3]
+    return [] if source.image_size is None else [*source.image_size, source.channels]
 
 
 def first_images(
@@ -276,7 +276,7 @@ def with_measured(config: Config, source: Source) -> Config:
         count,
         seed=config.training.seed,
     )
-    pixels = images.reshape(-1, 3) / 255.0
+    pixels = images.reshape(-1, images.shape[-1]) / 255.0
     # A channel of one value has no deviation that could be divided by.
     found = {"mean": pixels.mean(axis=0), "std": pixels.std(axis=0).clip(1e-3)}
     texts = {

@@ -139,7 +139,10 @@ class Several(Found):
 
 
 def open_places(
-    data_dir: str, workdir: str | None = None, columns: str | None = None
+    data_dir: str,
+    workdir: str | None = None,
+    columns: str | None = None,
+    by_page: bool = False,
 ) -> Found:
     """Finds the images of `--data_dir`.
 
@@ -148,6 +151,7 @@ def open_places(
         x.zip/train), or several of them, with commas between.
       workdir: of this run, in which it will write pictures; or None.
       columns: value of `--columns`, for the lists.
+      by_page: each page of a file is an image.
 
     Raises:
       Refused: one of them is not there or cannot be read.
@@ -155,7 +159,12 @@ def open_places(
     several = paths.several(data_dir)
     if columns is not None and not any(map(_is_list, several)):
         refuse("columns", columns, "with a list of files as --data_dir only")
+    if by_page and any(map(_is_list, several)):
+        accepted = "first or channels with a list, which may name pages (stack.tif#2)"
+        refuse("pages", "all", accepted)
     found = [_open(place, workdir, columns) for place in several]
+    for place in found if by_page else ():
+        place.spread_pages()
     return found[0] if len(found) == 1 else Several(found)
 
 
@@ -168,7 +177,9 @@ def require_images(config: Config) -> Found:
     data = config.data
     found = None
     if data.data_dir and all(map(_exists, paths.several(data.data_dir))):
-        found = open_places(data.data_dir, config.training.workdir, data.columns)
+        by_page = config.pixels.pages == "all"
+        workdir = config.training.workdir
+        found = open_places(data.data_dir, workdir, data.columns, by_page)
     if found is None or not found.names:
         kinds = ", ".join(EXTENSIONS)
         left_out = found.left_out() if found else ""

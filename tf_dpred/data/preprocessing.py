@@ -26,8 +26,8 @@ class Preprocessing:
       interpolation: "bicubic" or "bilinear".
     """
 
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     crop_fraction: float = 1.0
     interpolation: str = "bilinear"
 
@@ -47,10 +47,17 @@ class Preprocessing:
 
     @classmethod
     def of(cls, config: Config) -> Preprocessing:
-        """That of the encoders of a run."""
+        """That of the encoders of a run.
+
+        Channels other than red, green and blue have the mean of the recipe's values.
+        """
+        recipe, channels = cls.of_views(config.data.views), config.pixels.count
         changes: dict[str, Any] = {}
+        if channels != 3:
+            for name in ("mean", "std"):
+                changes[name] = (sum(getattr(recipe, name)) / 3,) * channels
         network = config.network
-        if applications.is_imagenet(network.init):
+        if applications.is_imagenet(network.init) and channels == 3:
             # The weights have to see what they were trained on.
             if (found := applications.normalization(network.backbone)) is not None:
                 changes |= {"mean": found.mean, "std": found.std}
@@ -59,7 +66,7 @@ class Preprocessing:
                 changes[name] = Numbers.of(text)
         if config.view.interpolation is not None:
             changes["interpolation"] = config.view.interpolation
-        return replace(cls.of_views(config.data.views), **changes)
+        return replace(recipe, **changes)
 
     def evaluation_view(self, image: tf.Tensor, size: int) -> tf.Tensor:
         """The central square of an image, resized.
@@ -69,11 +76,11 @@ class Preprocessing:
         the centre, but does not compute what is cut away.
 
         Args:
-          image: uint8 [H, W, 3].
+          image: uint8 [H, W, C].
           size: side of the result in pixels.
 
         Returns:
-          uint8 [size, size, 3].
+          uint8 [size, size, C].
         """
         shape = tf.shape(image)
         box = image_ops.center_box(shape[0], shape[1], self.crop_fraction)

@@ -32,6 +32,7 @@ from tf_dpred.data import (
     remote,
     value_range,
 )
+from tf_dpred.data.decoders import file_of
 from tf_dpred.data.listing import Found, Listing
 from tf_dpred.data.pixels import Pixels
 from tf_dpred.data.places import require_images
@@ -146,7 +147,11 @@ def copy(
       How many images there are, were written, were there before, and were left out.
     """
     wanted = [n for n in names if not _copy_of(target, n).exists()]
-    readable = [n for n in wanted if contents.may_be_read(remote.join(source, n))]
+    readable = [
+        name
+        for name in wanted
+        if contents.may_be_read(file_of(str(remote.join(source, name)))[0])
+    ]
     for name in sorted(set(wanted) - set(readable)):
         logging.warning("left out %s: may not be read", printable(name))
     written = 0
@@ -202,7 +207,7 @@ def shrunk(
       than a JPEG can be.
     """
     image = image_files.decode_or_empty(
-        image_files.read_or_empty(image_files.unless_special(path)), pixels
+        image_files.read_or_empty(image_files.unless_special(path), pixels), pixels
     )
 
     def encoded() -> tf.Tensor:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
+from tf_dpred.config import PixelConfig
 from tf_dpred.data import image_files
 from tf_dpred.data.image_files import USUAL, Pixels
 
@@ -65,6 +66,7 @@ class Source:
         in stored order; None where there are none.
       at: indices, int64 [n] -> these examples; None where they can only be streamed.
       order: of an epoch by its seed; None: all examples, shuffled.
+      channels: C of every image.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Source:
     folders: Sequence[str] | None = None
     at: Callable[[tf.Tensor], tf.data.Dataset] | None = None
     order: Order | None = None
+    channels: int = 3
 
 
 def from_arrays(
@@ -89,24 +92,33 @@ def from_arrays(
     name: str = "arrays",
     *,
     split: str = "train",
+    channels: int | None = None,
 ) -> Source:
     """A source over images in memory.
 
     Args:
-      images: uint8 [N, H, W, 3], [N, H, W, 1] or [N, H, W].
+      images: uint8 [N, H, W, C], or [N, H, W] for gray.
       labels: integer [N], 0 for the first class; or None.
       name, split: what to call it in messages.
+      channels: 1 or 3 for gray images; None: 3 for these, else C.
 
     Raises:
       ValueError: another type or shape.
     """
     images = np.asarray(images)
     shape = images.shape if images.ndim == 4 else (*images.shape, 1)
-    if images.dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3):
+    if images.dtype != np.uint8 or len(shape) != 4 or not shape[-1]:
         raise ValueError(
             f"Invalid images: received {images.dtype} of shape {images.shape}, "
-            "accepted: uint8 [N, H, W, 3], [N, H, W, 1] or [N, H, W]."
+            "accepted: uint8 [N, H, W, channels] or [N, H, W]."
         )
+    usual = 3 if shape[-1] == 1 else shape[-1]
+    if channels not in (None, usual, shape[-1]):
+        raise ValueError(
+            f"Invalid channels: received {channels}, accepted: {shape[-1]} of images "
+            f"of shape {images.shape}."
+        )
+    channels = channels or usual
     if not len(images):
         raise ValueError("Invalid images: received none, accepted: at least 1.")
     if labels is not None and np.shape(labels) != (len(images),):
@@ -115,7 +127,7 @@ def from_arrays(
             f"accepted: ({len(images)},), one for each image."
         )
     with tf.device("CPU:0"):
-        pixels = tf.broadcast_to(images.reshape(shape), (*shape[:-1], 3))
+        pixels = tf.broadcast_to(images.reshape(shape), (*shape[:-1], channels))
     return indexed(
         name,
         split,
@@ -125,6 +137,8 @@ def from_arrays(
         None if labels is None else int(np.max(labels)) + 1,
         fingerprint=hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
         image_size=shape[1:3],
+        channels=channels,
+        load=Stored(Pixels(PixelConfig(channels=channels))),
     )
 
 
@@ -143,12 +157,13 @@ def indexed(
     image_size: tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
     folders: Sequence[str] | None = None,
+    channels: int = 3,
 ) -> Source:
     """A source whose examples have an index: it is shuffled fully and skips for free.
 
     Args:
       name, split, num_examples, labels, num_classes, fingerprint, load, attempt,
-        guard, image_size, folders: as in `Source` and `from_arrays`.
+        guard, image_size, folders, channels: as in `Source` and `from_arrays`.
       classes: as in `Source`; None: the numbers of the labels.
       fields: int64 scalar -> the example of that index, without its label.
     """
@@ -188,6 +203,7 @@ def indexed(
         classes,
         folders,
         at,
+        channels=channels,
     )
 
 

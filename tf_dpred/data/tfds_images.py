@@ -140,6 +140,7 @@ class Tfds:
             _load_or_replace(lambda: stored().map(fields), bad_images, self.pixels),
             Stored(self.pixels),
             image_size=_image_size(builder),
+            channels=self.pixels.channels,
         )
 
     def samples(self) -> Iterator[tuple[str, tf.Tensor]]:

@@ -19,17 +19,18 @@ from absl import logging
 
 from tf_dpred.config import Config, refuse
 from tf_dpred.config.pixels import DEPTHS, PixelConfig
-from tf_dpred.data import contents, image_files
+from tf_dpred.data import contents, decoders, image_files
 from tf_dpred.data.pixels import Pixels
 from tf_dpred.data.remote import Base
+from tf_dpred.data.source import Source
 from tf_dpred.system.files import printable
 
 LOOKED_AT = 64
 # Of which `auto` takes the least that suffices. No finer ones: a few dark images of 12
 # bits may look like 10.
 OF_CAMERAS = ("8bit", "12bit", "16bit")
-DEEP_KINDS = (".png",)
-"""Files that may hold more than 8 bits."""
+DEEP_KINDS = (".png", *decoders.EXTENSIONS)
+"""Files that may hold more than 8 bits, or other channels than gray and colour."""
 # Values of one image that are kept for the percentiles.
 KEPT = 65_536
 # Of an image and of all: percent of the values below and above.
@@ -82,11 +83,16 @@ def samples(
       pixels: with `percentile` of all kinds, else those of more than 8 bits.
     """
     every_kind = pixels.value_range == "percentile"
-    wanted = [f for f in files if every_kind or f.lower().endswith(DEEP_KINDS)]
+    wanted = [
+        file
+        for file in files
+        if every_kind or decoders.file_of(file)[0].lower().endswith(DEEP_KINDS)
+    ]
     for file in wanted[:: max(1, -(-len(wanted) // LOOKED_AT))]:
         if every_kind or not _is_of_eight_bits(str(root / file)):
             with contextlib.suppress(tf.errors.OpError):  # whoever uses it says why
-                yield file, image_files.read(os.fsencode(root / file))
+                path = os.fsencode(root / file)
+                yield file, image_files.read(path, Pixels(pixels))
 
 
 def _is_of_eight_bits(path: str) -> bool:
@@ -121,16 +127,20 @@ def look(samples: Iterable[tuple[str, tf.Tensor]]) -> list[Look]:
 
 
 def settled(config: Config, samples: Iterable[tuple[str, tf.Tensor]]) -> Config:
-    """`config` with the range that its images ask for, which is said in one line.
+    """`config` with the range and the channels that its images ask for.
+
+    One line says the range, another one the channels if they are not 3.
 
     Args:
       config: of a run that begins, or of a mode without one.
       samples: see `samples`.
 
     Raises:
-      Refused: `auto` where images of floats and others are mixed.
+      Refused: `auto` where images of floats and others are mixed, or of several numbers
+        of channels.
     """
     looks = look(samples)
+    config = _with_channels(config, looks)
     pixels = config.pixels
     deep = [x for x in looks if x.values.dtype != np.uint8]
     name = pixels.value_range
@@ -153,6 +163,34 @@ def settled(config: Config, samples: Iterable[tuple[str, tf.Tensor]]) -> Config:
         )
     warn_of_narrow(config.pixels, deep)
     return config
+
+
+def of_source(config: Config, source: Source) -> Config:
+    """`config` with the channels of images that a program gave to a run.
+
+    Raises:
+      Refused: other ones are asked for.
+    """
+    channels = source.channels
+    if config.pixels.channels not in (None, channels):
+        accepted = f"{channels}, as the images of {source.name} have them"
+        refuse("channels", config.pixels.channels, accepted)
+    if channels == config.pixels.count:
+        return config
+    return Config.from_dict({**config.to_dict(), "channels": channels})
+
+
+def _with_channels(config: Config, looks: Sequence[Look]) -> Config:
+    """`config` with the number of channels, if it is neither given nor 3."""
+    found = {look.values.shape[-1]: look.name for look in looks}
+    if config.pixels.channels is not None or found.keys() <= {1, 3}:
+        return config
+    if len(found) > 1:
+        shown = ", ".join(f"{n} in {printable(found[n])}" for n in sorted(found))
+        refuse("channels", None, "their number", detail=f" for images of {shown}")
+    (channels,) = found
+    logging.info("--channels=%d: so many have the images looked at", channels)
+    return Config.from_dict({**config.to_dict(), "channels": channels})
 
 
 def described(pixels: PixelConfig) -> str:

@@ -244,6 +244,8 @@ _ATTRIBUTES = {
     "blur": "blur_probability",
     "solarize": "solarize_probability",
 }
+# Settings that may change colours.
+_COLOURS = ("jitter", "gray")
 _RANGES = ("crop_scale", "crop_ratio", "blur_sigma")
 
 
@@ -252,7 +254,45 @@ def of_config(config: Config) -> ViewPair:
     pair = view_pair(config.data.views, config.data.view_strength)
     both = _changes(config.view, "")
     alone = _changes(config.view2, "view2_")
-    return ViewPair(replace(pair.first, **both), replace(pair.second, **(both | alone)))
+    found = ViewPair(
+        replace(pair.first, **both), replace(pair.second, **(both | alone))
+    )
+    check_channels(config, found)
+    return found
+
+
+def check_channels(config: Config, pair: ViewPair) -> None:
+    """Refuses colours that change where there are no red, green and blue.
+
+    Raises:
+      Refused: names the setting, and what of the views is no colour's.
+    """
+    channels = config.pixels.count
+    if channels == 3:
+        return
+    jittered = [spec for spec in pair if spec.jitter_probability]
+    changed = {
+        "saturation": any(spec.saturation for spec in jittered),
+        "hue": any(spec.hue for spec in jittered),
+        "gray": any(spec.grayscale_probability for spec in pair),
+    }
+    if names := [name for name, applies in changed.items() if applies]:
+        flag = next(
+            (
+                name
+                for section in (config.view, config.view2)
+                for name, value in asdict(section).items()
+                if value is not None and name.removeprefix("view2_") in _COLOURS
+            ),
+            "views",
+        )
+        given = config.to_dict()[flag]
+        refuse(
+            flag,
+            given,
+            f"views of {channels} channels without {', '.join(names)}: "
+            "--views=microscopy or digits, or --jitter=0.4,0.4,0,0 --gray=0",
+        )
 
 
 def _changes(section: Any, prefix: str) -> dict[str, Any]:

@@ -43,9 +43,9 @@ class ApplicationInput(keras.layers.Layer):
 
 
 def pixels(config: Config) -> Encoder:
-    """The images themselves as features, [n, s s 3] with s at most `PIXELS`."""
+    """The images themselves as features, [n, s s C] with s at most `PIXELS`."""
     size = config.data.image_size
-    images = keras.Input((size, size, 3))
+    images = keras.Input((size, size, config.pixels.count))
     x = images
     if size > PIXELS:
         x = keras.layers.Resizing(PIXELS, PIXELS, antialias=True)(x)
@@ -65,6 +65,9 @@ def open_baseline(name: str, config: Config) -> Encoder:
       Refused: there is no such encoder, or it does not take square RGB images.
     """
     path = Path(name)
+    if not path.is_dir() and config.pixels.count != 3:
+        accepted = f"a run or an export of images of {config.pixels.count} channels"
+        refuse("baseline", name, accepted)
     if path.is_dir():
         found = restore.open_directory(path, "baseline", ACCEPTED)
     elif (known := _application(name)) is not None:

@@ -44,6 +44,7 @@ def describe(encoder: Encoder, workdir: Path) -> dict[str, Any]:
     normalize = next(
         (x for x in layers if isinstance(x, Normalize)), encoder.preprocessing
     )
+    channels = encoder.config.pixels.count
     r, d = (int(output.shape[-1]) for output in encoder.network.outputs)
     return {
         "format_version": EXPORT_VERSION,
@@ -61,7 +62,8 @@ def describe(encoder: Encoder, workdir: Path) -> dict[str, Any]:
         "input": {
             "range": [0, 255],
             "dtype": ["uint8", "float32"],
-            "channels": "RGB",
+            "channels": "RGB" if channels == 3 else channels,
+            "value_range": encoder.config.pixels.value_range,
             "central_crop": encoder.preprocessing.crop_fraction,
             "interpolation": encoder.preprocessing.interpolation,
             "mean": normalize.mean,
@@ -100,8 +102,10 @@ optimizer steps on {card["dataset"]} ({trained}), without labels. Made by tf_dpr
 
 ## Input and output
 
-The SavedModel takes RGB images of values in {source["range"]}, uint8 or float, of any
-size. It resizes the central square (side: {source["central_crop"]:g} of the short side)
+The SavedModel takes {_channels(source)} images of values in {source["range"]}, uint8 or
+float, of any size; other values are mapped to these first (`value_range`:
+{source["value_range"]}).
+It resizes the central square (side: {source["central_crop"]:g} of the short side)
 to {size} x {size} by {source["interpolation"]} interpolation and normalises.
 `encoder.keras`, and what is converted from it, takes {size} x {size} images of the
 same range; it normalises, but does not resize.
@@ -124,6 +128,11 @@ card does not know.
 
 {facts}
 """
+
+
+def _channels(source: dict[str, Any]) -> str:
+    found = source["channels"]
+    return "RGB" if found == "RGB" else f"{found}-channel"
 
 
 def _title(evaluation: dict[str, Any]) -> str:

@@ -69,7 +69,7 @@ class FileEncoder:
           tf.errors.OpError: one of them cannot be read or decoded.
         """
         known = image_files.unless_special(tf.constant([os.fsencode(p) for p in paths]))
-        contents = [image_files.read(path) for path in known]
+        contents = [image_files.read(path, self.pixels) for path in known]
         outputs = self.signature(encoded=tf.stack(contents))
         return {name: value.numpy() for name, value in outputs.items()}
 

@@ -27,7 +27,7 @@ from tf_dpred.system import devices, files, quiet
 
 # Of any shape: this package refuses a wrong one in clearer words.
 IMAGES = tf.TensorSpec(None, tf.float32, name="images")
-ACCEPTED_IMAGES = "accepted: [batch, height, width, 3], uint8 or float in [0, 255]"
+ACCEPTED_IMAGES = "accepted: [batch, height, width, {}], uint8 or float in [0, 255]"
 ACCEPTED_ENCODED = "accepted: a batch of encoded images, [batch]"
 
 
@@ -81,7 +81,7 @@ def write_encoder(encoder: Encoder, directory: Path, workdir: Path) -> Path:
         signatures = servable.signatures()
     ways = [formats.saved_model(servable, signatures), *formats.of_keras(bare)]
     try:
-        formats.write(unfinished, ways, encoder.image_size)
+        formats.write(unfinished, ways, bare.input_shape[1:])
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -97,7 +97,7 @@ class Servable(tf.Module):
     can be fine-tuned: it has `variables` and `trainable_variables`.
 
     Args:
-      network: images [n, s, s, 3] in [0, 255] -> (representation, projection).
+      network: images [n, s, s, C] in [0, 255] -> (representation, projection).
       image_size: s.
       preprocessing: of evaluation; the network itself normalises.
       pixels: how the values of encoded images become pixels.
@@ -122,9 +122,10 @@ class Servable(tf.Module):
         self._preprocessing = preprocessing
         self._pixels = pixels
         # Traced here once, so that they are stored once for all ways to call them.
-        square = tf.TensorSpec([None, image_size, image_size, 3], tf.float32)
+        channels = network.input_shape[-1]
+        square = tf.TensorSpec([None, image_size, image_size, channels], tf.float32)
         prepared = tf.function(
-            lambda images: prepare(images, image_size, preprocessing)
+            lambda images: prepare(images, image_size, preprocessing, channels)
         )
         self._prepared = prepared.get_concrete_function(IMAGES)
         self._inferred, self._trained = (
@@ -155,7 +156,7 @@ class Servable(tf.Module):
         """Encodes a batch.
 
         Args:
-          images: [n, h, w, 3], uint8 or float32 in [0, 255], of any size.
+          images: [n, h, w, C], uint8 or float32 in [0, 255], of any size.
           training: BatchNorm by the batch, and its running statistics updated.
 
         Returns:
@@ -184,36 +185,41 @@ class Servable(tf.Module):
             return self._preprocessing.evaluation_view(image, self._image_size)
 
         size = self._image_size
-        spec = tf.TensorSpec([size, size, 3], tf.uint8)
+        spec = tf.TensorSpec([size, size, self._pixels.channels], tf.uint8)
         images = tf.map_fn(view, encoded, fn_output_signature=spec)
         return self._inferred(tf.cast(images, tf.float32))
 
 
-def prepare(images: tf.Tensor, size: int, preprocessing: Preprocessing) -> tf.Tensor:
+def prepare(
+    images: tf.Tensor, size: int, preprocessing: Preprocessing, channels: int = 3
+) -> tf.Tensor:
     """`Preprocessing.evaluation_view` for a batch of images of one size.
 
     Like it, this rounds to whole values after resizing; where nothing is resized,
     values stay as they are.
 
     Args:
-      images: float32 [n, h, w, 3] in [0, 255].
+      images: float32 [n, h, w, C] in [0, 255].
       size: side of the result.
       preprocessing: central crop and interpolation.
+      channels: C.
 
     Returns:
-      float32 [n, size, size, 3] in [0, 255].
+      float32 [n, size, size, C] in [0, 255].
 
     Raises:
       tf.errors.InvalidArgumentError: another shape, or values outside of the range.
     """
     shape = tf.shape(images)
-    well_shaped = tf.logical_and(tf.rank(images) == 4, tf.reduce_all(shape[-1:] == 3))
-    batch_of_rgb = [None, None, None, 3]
-    images = _require(images, well_shaped, batch_of_rgb, "images", ACCEPTED_IMAGES)
+    accepted = ACCEPTED_IMAGES.format(channels)
+    fits = tf.reduce_all(shape[-1:] == channels)
+    well_shaped = tf.logical_and(tf.rank(images) == 4, fits)
+    batch = [None, None, None, channels]
+    images = _require(images, well_shaped, batch, "images", accepted)
     low, high = tf.reduce_min(images), tf.reduce_max(images)
     # Empty batches have no range: min is +inf and max -inf.
     inside = tf.logical_and(low >= 0.0, high <= 255.0) | (tf.size(images) == 0)
-    message = ["images: received values from", low, "to", high, ACCEPTED_IMAGES]
+    message = ["images: received values from", low, "to", high, accepted]
     with tf.control_dependencies([tf.debugging.Assert(inside, message)]):
         images = tf.identity(images)
     height, width = tf.shape(images)[1], tf.shape(images)[2]
@@ -227,7 +233,7 @@ def prepare(images: tf.Tensor, size: int, preprocessing: Preprocessing) -> tf.Te
         return tf.cast(image_ops.to_uint8(found), tf.float32)
 
     found = tf.cond(side == size, lambda: crops, resized)
-    found.set_shape([None, size, size, 3])
+    found.set_shape([None, size, size, channels])
     return found
 
 

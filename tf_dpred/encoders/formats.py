@@ -42,7 +42,7 @@ class Format(NamedTuple):
     expected: Callable[[np.ndarray], np.ndarray]
 
 
-def write(directory: Path, formats: Sequence[Format], side: int) -> None:
+def write(directory: Path, formats: Sequence[Format], shape: Sequence[int]) -> None:
     """Writes every format that works; one that does not is left out with a warning.
 
     Converters may fail, or write a file that cannot be used, for a backbone with an
@@ -51,7 +51,7 @@ def write(directory: Path, formats: Sequence[Format], side: int) -> None:
     Args:
       directory: to write into; it is made.
       formats: of one encoder.
-      side: s of its images.
+      shape: of an image, [s, s, C].
 
     Raises:
       RunFailed: none works.
@@ -59,7 +59,7 @@ def write(directory: Path, formats: Sequence[Format], side: int) -> None:
     """
     directory.mkdir(parents=True)
     generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (1, side, side, 3)).astype(np.float32)
+    images = generator.integers(0, 256, (1, *shape)).astype(np.float32)
     written = 0
     for one in formats:
         if not all(map(importlib.util.find_spec, one.needs)):

@@ -182,7 +182,9 @@ def _of_keras(path: Path, config: Config) -> dict[tuple[str, str], np.ndarray]:
     try:
         if path.suffix == ".keras":
             return _arrays(keras.saving.load_model(path, compile=False, safe_mode=True))
-        model = backbones.backbone(config.network, config.data.image_size)
+        model = backbones.backbone(
+            config.network, config.data.image_size, config.pixels.count
+        )
         with _nothing_skipped():
             model.load_weights(path)
         return _arrays(model)

@@ -156,11 +156,11 @@ def new_network(
       backbone: a Keras model to use instead of `config.network.backbone`, or a function
         that makes one; see `given`.
     """
-    size = config.data.image_size
+    size, channels = config.data.image_size, config.pixels.count
     if backbone is None:
-        made = backbones.backbone(config.network, size)
+        made = backbones.backbone(config.network, size, channels)
     else:
-        made = given.built(backbone, size)
+        made = given.built(backbone, size, channels)
     images = Preprocessing.of(config)
     return network(made, config.network, images.mean, images.std, name)
 

@@ -69,6 +69,8 @@ def of_encoder(given: Mapping[str, Any]) -> Config:
         merged["workdir"] = str(newest_export(Path(given["export_dir"])))
     merged = _changed(merged, given, own(given).get("source"))
     # What the run found by itself stands in its record.
+    if (given.get("channels"), trained["channels"]) == (3, None):
+        given = {k: v for k, v in given.items() if k != "channels"}
     if given.get("value_range") in ("auto", "percentile"):
         given = {k: v for k, v in given.items() if k != "value_range"}
     config = Config.from_dict({**merged, **given})

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tf_dpred.data import image_files
+from tf_dpred.data import image_files, image_ops
 from tf_dpred.data.pixels import Pixels
 from tf_dpred.system.files import printable, whole
 
@@ -43,7 +43,8 @@ def _tile(file: str | Path, pixels: Pixels) -> np.ndarray:
     if (reason := image_files.problem(file, pixels)) is not None:
         logging.warning("not drawn: %s (%s)", printable(str(file)), reason)
         return np.full((SIDE, SIDE, 3), MISSING)
-    image = image_files.decode(image_files.read(os.fsencode(file)), pixels)
+    content = image_files.read(os.fsencode(file), pixels)
+    image = image_ops.as_rgb(image_files.decode(content, pixels))
     fitted = tf.image.resize_with_pad(image, SIDE, SIDE, antialias=True)
     rounded = tf.clip_by_value(tf.round(fitted), 0, 255)
     return tf.cast(rounded, tf.uint8).numpy()

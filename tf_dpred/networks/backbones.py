@@ -18,7 +18,7 @@ from tf_dpred.networks.vit import vit
 from tf_dpred.system import keras_private
 
 
-def backbone(config: NetworkConfig, image_size: int) -> keras.Model:
+def backbone(config: NetworkConfig, image_size: int, channels: int = 3) -> keras.Model:
     """The backbone of a config: normalised images -> pooled features.
 
     Args:
@@ -26,6 +26,7 @@ def backbone(config: NetworkConfig, image_size: int) -> keras.Model:
         `keras.applications` name, which is built without its weights, top and own
         pre-processing.
       image_size: side of the input in pixels.
+      channels: of the input.
 
     Raises:
       Refused: unknown name, or an image size that the application does not take.
@@ -37,6 +38,7 @@ def backbone(config: NetworkConfig, image_size: int) -> keras.Model:
             width=config.width,
             stem=config.stem,
             zero_init_last_gamma=config.zero_init_last_gamma,
+            image_channels=channels,
         )
     if config.backbone in VITS:
         return vit(
@@ -45,9 +47,10 @@ def backbone(config: NetworkConfig, image_size: int) -> keras.Model:
             width=config.width,
             patch_size=config.patch_size,
             pooling=config.pooling,
+            image_channels=channels,
         )
     check_name(config.backbone)
-    shape = (image_size, image_size, 3)
+    shape = (image_size, image_size, channels)
     try:
         model = of_application(config.backbone, input_shape=shape)
     except ValueError as error:

@@ -30,22 +30,23 @@ ANY = 32
 TOLERATED = 5.0
 
 
-def built(backbone: Backbone, image_size: int) -> keras.Model:
+def built(backbone: Backbone, image_size: int, channels: int = 3) -> keras.Model:
     """A new backbone for a network: a copy of a model, or what a function makes.
 
     Raises:
       Refused: see `prepared`, `copied` and `made`.
     """
-    model = prepared(backbone, image_size)
+    model = prepared(backbone, image_size, channels)
     return copied(model) if isinstance(backbone, keras.layers.Layer) else made(model)
 
 
-def prepared(backbone: Backbone, image_size: int) -> keras.Model:
+def prepared(backbone: Backbone, image_size: int, channels: int = 3) -> keras.Model:
     """A user's backbone as a Functional model of square images.
 
     Args:
       backbone: a Keras model or layer, or a function that makes one.
       image_size: side of the images in pixels.
+      channels: of the images.
 
     Raises:
       Refused: it is none, or it does not take such images.
@@ -54,7 +55,7 @@ def prepared(backbone: Backbone, image_size: int) -> keras.Model:
     if not isinstance(model, keras.layers.Layer):
         name = type(model).__name__
         refuse("backbone", name, "a Keras model, or a function that makes one")
-    shape = (image_size, image_size, 3)
+    shape = (image_size, image_size, channels)
     if getattr(model, "inputs", None) and model.input_shape == (None, *shape):
         return _with_features(model)
     accepted = f"one for images {list(shape)}, as --image_size={image_size} asks"

@@ -27,6 +27,7 @@ def resnet(
     width: float = 1.0,
     stem: str = "imagenet",
     zero_init_last_gamma: bool = False,
+    image_channels: int = 3,
 ) -> keras.Model:
     """A ResNet from normalised images to pooled features.
 
@@ -38,10 +39,11 @@ def resnet(
         no pooling), for images of about 32 pixels.
       zero_init_last_gamma: the last BN gamma of each residual branch starts at 0, so
         that a block starts as its shortcut (Goyal et al., 2017).
+      image_channels: of the input.
 
     Returns:
-      A model [n, image_size, image_size, 3] -> [n, c]; c = 512 width for resnet18 and
-      resnet34, 2048 width for resnet50 and resnet101.
+      A model [n, image_size, image_size, image_channels] -> [n, c]; c = 512 width for
+      resnet18 and resnet34, 2048 width for resnet50 and resnet101.
 
     Raises:
       ValueError: unknown name or stem.
@@ -53,7 +55,9 @@ def resnet(
     if stem not in ("imagenet", "small"):
         raise ValueError(f"Invalid stem: received {stem!r}, accepted: imagenet, small.")
     blocks, bottleneck = ARCHITECTURES[name]
-    inputs = keras.Input((image_size, image_size, 3), name="normalized_image")
+    inputs = keras.Input(
+        (image_size, image_size, image_channels), name="normalized_image"
+    )
     channels = round(64 * width)
     if stem == "imagenet":
         x = _conv_bn(inputs, channels, 7, 2, "stem")

@@ -25,6 +25,7 @@ def vit(
     width: float = 1.0,
     patch_size: int = 16,
     pooling: str = "mean",
+    image_channels: int = 3,
 ) -> keras.Model:
     """A vision transformer from normalised images to pooled features.
 
@@ -34,9 +35,10 @@ def vit(
       width: multiplies all channels; a head has round(64 width), a multiple of 4.
       patch_size: side of a patch in pixels.
       pooling: `mean` of the patches' tokens, or the `class_token`.
+      image_channels: of the input.
 
     Returns:
-      A model [n, image_size, image_size, 3] -> [n, heads round(64 width)].
+      A model [n, image_size, image_size, image_channels] -> [n, heads round(64 width)].
 
     Raises:
       ValueError: unknown name or pooling, or sizes that do not fit.
@@ -56,8 +58,10 @@ def vit(
         )
     heads = ARCHITECTURES[name]
     channels = heads * round(64 * width)
-    inputs = keras.Input((image_size, image_size, 3), name="normalized_image")
-    bound = (6 / (3 * patch_size**2 + channels)) ** 0.5
+    inputs = keras.Input(
+        (image_size, image_size, image_channels), name="normalized_image"
+    )
+    bound = (6 / (image_channels * patch_size**2 + channels)) ** 0.5
     x = layers.Conv2D(
         channels,
         patch_size,

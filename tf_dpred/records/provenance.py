@@ -71,8 +71,9 @@ def settled(workdir: Workdir, config: Config) -> Config:
     """The settings of a run, with what it found by itself at its start.
 
     That is the precision where `config` says `auto`, the mean and std that it measured
-    where it says `--normalize=data`, and the range of its images' values: a run that is
-    continued keeps them, on any device. Those that are not measured yet are left None.
+    where it says `--normalize=data`, and the range and channels of its images: a run
+    that is continued keeps them, on any device. Those that are not measured yet are
+    left None.
     """
     recorded = (flags_json.read(workdir) or {}).get("flags", {})
     found: dict[str, Any] = {}
@@ -86,6 +87,8 @@ def settled(workdir: Workdir, config: Config) -> Config:
         found |= {name: recorded.get(name) for name in names}
     if config.pixels.value_range in ("auto", "percentile"):
         found["value_range"] = recorded.get("value_range", config.pixels.value_range)
+    if config.pixels.channels is None:
+        found["channels"] = recorded.get("channels")
     return Config.from_dict({**config.to_dict(), **found}) if found else config
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from tf_dpred.config import Config, FilesConfig, refuse
-from tf_dpred.data import balance, datasets, pipeline, views
+from tf_dpred.data import balance, datasets, image_ops, pipeline, views
 from tf_dpred.data.bad_images import BadImages, named_errors
 from tf_dpred.data.own_views import OwnViews
 from tf_dpred.data.preprocessing import Preprocessing
@@ -81,4 +82,7 @@ def picture(
     view1, view2 = (view.numpy() for view in next(iter(stream)))
     preprocessing = Preprocessing.of(config)
     clean = pipeline.first_images(source, preprocessing, size, count, seed=seed)
-    return tiles.rows(np.concatenate([clean, view1, view2], axis=1))
+    if clean.shape[-1] not in (1, 3):
+        logging.info("of %d channels, red, green and blue are 1, 2, 3", clean.shape[-1])
+    drawn = np.concatenate([clean, view1, view2], axis=1)
+    return tiles.rows(image_ops.as_rgb(drawn))

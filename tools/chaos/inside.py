@@ -114,9 +114,9 @@ class Inside(keras.callbacks.Callback):
             def on_read(path: bytes) -> bytes:
                 return path if self.read_image is None else self.read_image(path)
 
-            def read(path: tf.Tensor) -> tf.Tensor:
+            def read(path: tf.Tensor, *rest) -> tf.Tensor:
                 path = tf.numpy_function(on_read, [path], tf.string, stateful=False)
-                return real_read(tf.ensure_shape(path, []))
+                return real_read(tf.ensure_shape(path, []), *rest)
 
             image_files.read = read
 
