@@ -454,8 +454,8 @@ def test_of_config__every_setting_of_both_views_and_of_the_second():
         ("blur_sigma", "nan,1", "2 numbers from 0.01 to 100"),
         ("flip", 1.5, "at least 0.0 and at most 1.0"),
         ("rotate", 200.0, "at least 0.0 and at most 180.0"),
-        ("mean", "0.5", "3 numbers from 0 to 1"),
-        ("std", "0,0,0", "3 numbers from 0.001 to 1"),
+        ("mean", "0.5", "3 numbers, one for each of --channels"),
+        ("std", "0,0,0", "numbers from 0.001 to 1"),
     ],
 )
 def test_of_config__refused(name, value, accepted):
