@@ -343,14 +343,16 @@ def _complaint(encoded: tf.Tensor) -> tf.Tensor:
             ),
         )
         too_large = _size_complaint(*image_headers.size(header))
-        why = tf.strings.substr(
-            encoded, len(packed.REFUSAL), tf.strings.length(encoded)
-        )
         found = tf.constant("")
         for applies, words in reversed(complaints):
             found = tf.where(applies, words, found)
         found = tf.where(tf.equal(too_large, ""), found, too_large)
-        return tf.cond(refused, lambda: why, lambda: found)
+        # A position behind the end of an empty file is an error.
+        return tf.cond(
+            refused,
+            lambda: tf.strings.substr(encoded, len(packed.REFUSAL), 2**31 - 1),
+            lambda: found,
+        )
 
     return tf.cond(image_headers.is_jpeg(encoded), lambda: tf.constant(""), not_jpeg)
 
