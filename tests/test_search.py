@@ -75,7 +75,7 @@ REFUSED = [
     ({"query": None}, "--query: received None, accepted: an image file"),
     ({"query": "empty"}, "--query: .* accepted: a folder with images, or an image fil"),
     ({"query": "none.png"}, r"--query: received '.*none.png' \(.*No such file.*\)"),
-    ({"query": "features.npz"}, r"--query: received '.*' \(not a file of one of the"),
+    ({"query": "features.npz"}, r"--query: received '.*' \(4 arrays \(files, "),
     ({"features": None}, "--features: received None, accepted: a file that --mode=em"),
     ({"features": "no.npz"}, r"--features: received '.*no.npz' \(.*No such file.*\)"),
     ({"features": "text"}, r"--features: received '.*text' \(File is not a zip file\)"),
