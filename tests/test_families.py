@@ -17,22 +17,8 @@ from tf_dpred.records import state
 from tf_dpred.system import keras_private
 from tf_dpred.train import Pretraining
 
-# The smallest of each family that takes images of 32 pixels.
-FAMILIES = (
-    "ConvNeXtTiny",
-    "DenseNet121",
-    "EfficientNetB0",
-    "EfficientNetV2B0",
-    "MobileNet",
-    "MobileNetV2",
-    "MobileNetV3Small",
-    "NASNetMobile",
-    "ResNet50",
-    "ResNet50V2",
-    "VGG16",
-)
-# And those that take no less than this.
-LARGER = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
+# Of the families that people ask for, the smallest. Each takes minutes.
+FAMILIES = ("ConvNeXtTiny", "EfficientNetV2B0", "MobileNetV3Small", "ResNet50")
 
 
 def convolved(images, kernel, bias, stride):
@@ -232,7 +218,8 @@ def test_init__weights_without_names(tmp_path, caplog):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*FAMILIES, *LARGER])
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_families__each_is_trained_stored_and_exported(name, tmp_path, caplog):
-    opened = trained(name, LARGER.get(name, 32), tmp_path)
+    opened = trained(name, 32, tmp_path)
     check_exports(opened, tmp_path, caplog)
