@@ -84,13 +84,13 @@ def test_archive__splits_and_labels_of_the_folder(tmp_path):
 
 def test_archive__leaves_out_what_a_folder_does(tmp_path, caplog):
     used = ("a/1.png", "b/2.PNG")
-    names = [*used, "__MACOSX/._1.png", ".x/3.png", "a/.4.png", "5.tif", "r/flags.json",
+    names = [*used, "__MACOSX/._1.png", ".x/3.png", "a/.4.png", "5.psd", "r/flags.json",
              "r/preview.png", "notes.txt", "train.zip"]  # fmt: skip
     found = places.open_places(str(pack(tmp_path / "x.zip", dict.fromkeys(names, PNG))))
     assert found.files == list(used)
     found.log_losses()
     assert caplog.messages == [
-        f"left out in {tmp_path}/x.zip: 1 .tif, which TensorFlow cannot read; "
+        f"left out in {tmp_path}/x.zip: 1 .psd, which are not read; "
         "directories of other programs: 1 (__MACOSX); hidden: 2 (.x); work "
         "directories: 1 (r)"
     ]

@@ -69,7 +69,7 @@ def test_bucket__splits_and_what_is_left_out(scheme, bucket, caplog):
     paths = [
         f"{s}/{c}/{i}.png" for s in ("train", "val") for c in "ab" for i in range(2)
     ]
-    for name in (*paths, "val/.x/1.png", "__MACOSX/1.png", "train/2.tif", "readme.txt"):
+    for name in (*paths, "val/.x/1.png", "__MACOSX/1.png", "train/2.psd", "readme.txt"):
         put(f"{address}/{name}", PNG)
     found = Folder(address)
     assert found.default_splits() == ("train", "val")
@@ -79,7 +79,7 @@ def test_bucket__splits_and_what_is_left_out(scheme, bucket, caplog):
     ]
     assert files == [f"{address}/{path}" for path in paths[:4]]
     assert caplog.messages == [
-        f"left out in {address}: 1 .tif, which TensorFlow cannot read; directories of "
+        f"left out in {address}: 1 .psd, which are not read; directories of "
         "other programs: 1 (__MACOSX); hidden: 1 (val/.x)"
     ]
 
