@@ -166,7 +166,7 @@ def test_erfc__onnx_equals_tensorflow(tmp_path):
     x = layers.Activation("gelu")(images / 32.0 - 4.0)  # from -4 to 4
     model = keras.Model(images, layers.Flatten()(x))
     [onnx] = [way for way in formats.of_keras(model) if way.name == "encoder.onnx"]
-    formats.write(tmp_path / "export", [onnx], 4)
+    formats.write(tmp_path / "export", [onnx], (4, 4, 3))
     values = np.linspace(0, 255, 48, dtype=np.float32).reshape(1, 4, 4, 3)
     found = onnx.run(tmp_path / "export", values)
     at = np.float64(values.ravel()) / 32 - 4

@@ -74,7 +74,7 @@ WRONG = {
 def test_write__leaves_out_what_does_not_work(case, tmp_path, caplog):
     changed, reason = WRONG[case]
     ways = [good("first"), wrong(**changed), good("last")]
-    formats.write(tmp_path / "export", ways, 4)
+    formats.write(tmp_path / "export", ways, (4, 4, 3))
     assert sorted(p.name for p in (tmp_path / "export").iterdir()) == ["first", "last"]
     assert "left out wrong, which does not work: " in caplog.text
     assert reason in caplog.text
@@ -82,24 +82,30 @@ def test_write__leaves_out_what_does_not_work(case, tmp_path, caplog):
 
 def test_write__rounding_is_no_difference(tmp_path, caplog):
     near = wrong(run=lambda path, images: (1 + 1e-5) * mean(images))
-    formats.write(tmp_path / "export", [near], 4)
+    formats.write(tmp_path / "export", [near], (4, 4, 3))
     assert (tmp_path / "export" / "wrong").exists() and caplog.text == ""
 
 
 def test_write__nothing_works(tmp_path):
     with pytest.raises(RunFailed, match="no format of the export works"):
-        formats.write(tmp_path / "export", [wrong(write=fails(ValueError("x")))], 4)
+        formats.write(
+            tmp_path / "export", [wrong(write=fails(ValueError("x")))], (4, 4, 3)
+        )
 
 
 def test_write__a_full_disk_is_an_error(tmp_path):
     full = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(OSError, match="No space left"):
-        formats.write(tmp_path / "export", [good(), wrong(write=fails(full))], 4)
+        formats.write(
+            tmp_path / "export", [good(), wrong(write=fails(full))], (4, 4, 3)
+        )
 
 
 def test_write__what_is_not_installed(tmp_path, caplog):
     logging.set_verbosity(logging.INFO)
-    formats.write(tmp_path / "export", [good(), wrong(needs=("no_such_package",))], 4)
+    formats.write(
+        tmp_path / "export", [good(), wrong(needs=("no_such_package",))], (4, 4, 3)
+    )
     assert "no wrong: pip install 'tf-dpred[export]' for it" in caplog.text
 
 

@@ -3,7 +3,7 @@
 Each kind is one function (`_pages`), from an open file to its pages, which are images
 or planes of one. The packages that decode are extras, but for NumPy; without one of
 them a file is left out with a line that says what to install. They run in the threads
-that prepare images, and let go of Python's lock while they decode.
+that prepare images.
 """
 
 from __future__ import annotations
