@@ -17,7 +17,10 @@ from tools.chaos.start import Ended
 
 CHECKOUT = Path(__file__).parent.parent
 INTERRUPTED = "tf_dpred: interrupted"
-EMPTY = "tf_dpred: --data_dir: received 'x', accepted: an existing directory."
+EMPTY = (
+    "tf_dpred: --data_dir: received 'x', accepted: an existing directory, a list of "
+    "image files (.txt, .csv, .tsv, .parquet) or a .zip."
+)
 STOPPED = "10:00:00 SIGINT: saved step 7; the same command continues."
 NO_THREAD = "  what():  random_device::random_device: device not available"
 TRACEBACK = "Traceback (most recent call last):"

@@ -88,11 +88,11 @@ def test_from_arrays__element_spec():
     ("images", "labels", "message"),
     [
         (np.zeros((2, 4, 4, 3)), None, "received float64 of shape (2, 4, 4, 3)"),
-        (np.zeros((2, 4, 4, 4), np.uint8), None, "shape (2, 4, 4, 4), accepted: uint8"),
+        (np.zeros((2, 4, 4, 0), np.uint8), None, "shape (2, 4, 4, 0), accepted: uint8"),
         (
             np.zeros((4, 4), np.uint8),
             None,
-            "shape (4, 4), accepted: uint8 [N, H, W, 3]",
+            "shape (4, 4), accepted: uint8 [N, H, W, channels] or [N, H, W]",
         ),
         (np.zeros((0, 4, 4, 3), np.uint8), None, "Invalid images: received none"),
         (np.zeros((2, 4, 4), np.uint8), [1], "Invalid labels: received shape (1,)"),

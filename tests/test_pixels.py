@@ -2,7 +2,6 @@
 
 import functools
 import io
-import logging
 
 import numpy as np
 import pytest
@@ -192,7 +191,7 @@ def settled(folder, given="auto"):
     ("most", "name"), [(255, "8bit"), (900, "12bit"), (4095, "12bit"), (4096, "16bit")]
 )
 def test_settled__auto_is_the_least_depth_of_cameras(most, name, tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level("INFO", logger="absl")
     write(tmp_path, most)
     assert settled(tmp_path) == name
     assert caplog.messages[0].startswith(
@@ -201,7 +200,7 @@ def test_settled__auto_is_the_least_depth_of_cameras(most, name, tmp_path, caplo
 
 
 def test_settled__eight_bits_are_not_looked_at(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level("INFO", logger="absl")
     COLOUR.save(tmp_path / "a.png")
     COLOUR.save(tmp_path / "b.jpg")
     assert settled(tmp_path) == "auto" and not caplog.messages
@@ -251,7 +250,7 @@ def test_config__refused(settings, line):
 
 
 def test_check_images__settles_and_says_opacity(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level("INFO", logger="absl")
     write(tmp_path, 4000, 2)
     (tmp_path / "t.png").write_bytes(KINDS["RGBA PNG"])
     config = Config.from_dict({"data_dir": str(tmp_path)})
