@@ -145,7 +145,15 @@ def test_tools__help_and_unknown_flags_do_nothing(tool, tmp_path):
     done = ran(tool, "--help", directory=tmp_path)
     assert done.returncode == 0 and "usage" in done.stdout.lower(), done
     assert "Traceback" not in done.stderr
-    needed = {"sweep": ["list.txt"], "screenshots": ["runs", "out"]}
+    needed = {
+        "calibration": ["runs"],
+        "coloured_digits": ["out"],
+        "gpu_plan": ["table", "plan"],
+        "halves": ["out", "--data_dir=images"],
+        "pjrt_run": ["compiled"],
+        "screenshots": ["runs", "out"],
+        "sweep": ["list.txt"],
+    }
     wrong = [*needed.get(Path(tool).stem, []), "--no_such_flag=1"]
     done = ran(tool, *wrong, directory=tmp_path)
     assert done.returncode == 2 and "no_such_flag" in done.stderr, done
