@@ -96,31 +96,25 @@ def signed(name: str, value: float) -> float:
 
 
 def over_points(runs: Sequence[Run], name: str) -> float:
-    pairs = [
-        (signed(name, epoch[name]), epoch["knn"])
-        for run in runs
-        for epoch in run.epochs
-        if name in epoch
-    ]
-    return _spearman(pairs)
+    points = [(epoch, epoch["knn"]) for run in runs for epoch in run.epochs]
+    return _correlation(points, name)
 
 
 def over_ends(runs: Sequence[Run], name: str) -> float:
-    pairs = [
-        (signed(name, run.epochs[-1][name]), run.epochs[-1]["knn"])
-        for run in runs
-        if name in run.epochs[-1]
-    ]
-    return _spearman(pairs)
+    ends = [run.epochs[-1] for run in runs]
+    return _correlation([(epoch, epoch["knn"]) for epoch in ends], name)
 
 
 def over_probes(runs: Sequence[Run], name: str) -> float:
-    pairs = [
-        (signed(name, run.epochs[-1][name]), run.probe)
-        for run in runs
-        if name in run.epochs[-1] and run.probe is not None
-    ]
-    return _spearman(pairs)
+    probed = [(run.epochs[-1], run.probe) for run in runs if run.probe is not None]
+    return _correlation(probed, name)
+
+
+def _correlation(points: Sequence[tuple[dict[str, float], float]], name: str) -> float:
+    """Of a measure, where an epoch has it, with an accuracy of that epoch."""
+    return _spearman(
+        [(signed(name, epoch[name]), value) for epoch, value in points if name in epoch]
+    )
 
 
 def _spearman(pairs: Sequence[tuple[float, float]]) -> float:

@@ -40,11 +40,7 @@ def run(config: Config, files: FilesConfig) -> None:
       Refused: a file that is missing or is not what it should be.
       OSError: the output could not be written.
     """
-    output = folder_of(files.output)
-    searched = Embeddings.read(files.features)
-    root = search.data_folder(config.data.data_dir)
-    output_folder("output", output)
-    check_names(searched, root)
+    output, searched, root = opened(config, files)
     nearest = index.opened(searched, files.index)
     pairs = candidates(searched.representation, nearest, files.neighbours)
     pixels = Pixels.of(config)
@@ -68,26 +64,24 @@ def run(config: Config, files: FilesConfig) -> None:
     )
 
 
-def folder_of(name: str | None) -> Path:
-    """The folder of `--output`.
+def opened(config: Config, files: FilesConfig) -> tuple[Path, Embeddings, Base]:
+    """The folder of `--output`, the features, and the folder of their images.
 
     Raises:
-      Refused: there is no name.
+      Refused: one of them is missing or is not what it should be, or the folder does
+        not hold the first of the images.
     """
-    if not name:
-        refuse("output", name, "the name of a folder for a table and a picture")
-    return Path(name)
-
-
-def check_names(searched: Embeddings, root: Base) -> None:
-    """Refuses a folder that does not hold the first of the images.
-
-    Raises:
-      Refused: it does not.
-    """
+    if not files.output:
+        accepted = "the name of a folder for a table and a picture"
+        refuse("output", files.output, accepted)
+    output = Path(files.output)
+    searched = Embeddings.read(files.features)
+    root = search.data_folder(config.data.data_dir)
+    output_folder("output", output)
     if isinstance(root, Path) and not (root / searched.files[0]).is_file():
         accepted = f"the folder of {searched.path}, with {searched.files[0]}"
         refuse("data_dir", str(root), accepted)
+    return output, searched, root
 
 
 def candidates(rows: np.ndarray, nearest: Nearest, count: int) -> np.ndarray:

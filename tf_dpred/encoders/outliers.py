@@ -16,11 +16,9 @@ import numpy as np
 
 from tf_dpred.config import Config, FilesConfig
 from tf_dpred.data.pixels import Pixels
-from tf_dpred.encoders import search, sheets
-from tf_dpred.encoders.duplicates import check_names, folder_of, write_table
-from tf_dpred.encoders.embeddings import Embeddings
+from tf_dpred.encoders import sheets
+from tf_dpred.encoders.duplicates import opened, write_table
 from tf_dpred.evaluation import knn
-from tf_dpred.system.files import output_folder
 
 TABLE, PICTURE = "outliers.csv", "outliers.png"
 DRAWN, COLUMNS = 64, 8
@@ -39,11 +37,7 @@ def run(config: Config, files: FilesConfig) -> None:
       Refused: a file that is missing or is not what it should be.
       OSError: the output could not be written.
     """
-    output = folder_of(files.output)
-    searched = Embeddings.read(files.features)
-    root = search.data_folder(config.data.data_dir)
-    output_folder("output", output)
-    check_names(searched, root)
+    output, searched, root = opened(config, files)
     far = distances(searched.representation)
     above = deviations(far)
     order = np.argsort(-far, kind="stable")
